@@ -1,0 +1,223 @@
+"""A model folder on disk: written whole under a hidden name beside its target, then renamed.
+
+The target is absent or complete at every moment. A run that is killed leaves at most a hidden ``.NAME.PID.partial``
+beside it, which the next export to the same place removes.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto, numpy_helper
+
+from export.errors import ExportError
+from runtime.manifest import checksum
+
+MODEL = "model.onnx"
+MODEL_DATA = "model.onnx.data"
+VOCABULARY = "vocab.txt"
+MANIFEST = "manifest.json"
+
+EXTERNAL_MINIMUM_BYTES = 1024
+# Large tensors start on a page, so that onnxruntime can map them; small ones only on a cache line, since a page each
+# would be mostly padding.
+PAGE_BYTES = 4096
+PAGE_ALIGNED_MINIMUM_BYTES = 65536
+LINE_BYTES = 64
+
+
+def save_model(model: onnx.ModelProto, folder: Path) -> list[Path]:
+    """
+    Write ``model.onnx``, and beside it ``model.onnx.data`` with every initializer of 1 KiB or more: onnxruntime maps that
+    file, which loads faster and takes less memory than weights inside the protobuf.
+
+    :param model: its tensors hold their data; it is left as it is.
+    :param folder: an existing folder.
+    :return: the files written: two, or one where no initializer is that large.
+    """
+    stored = onnx.ModelProto()
+    stored.CopyFrom(model)
+    data_path = folder / MODEL_DATA
+    with data_path.open("wb") as data:
+        for tensor in stored.graph.initializer:
+            if not tensor.HasField("raw_data"):
+                tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
+            size = len(tensor.raw_data)
+            if size < EXTERNAL_MINIMUM_BYTES:
+                continue
+            alignment = PAGE_BYTES if size >= PAGE_ALIGNED_MINIMUM_BYTES else LINE_BYTES
+            data.write(bytes(-data.tell() % alignment))
+            place = {"location": MODEL_DATA, "offset": str(data.tell()), "length": str(size)}
+            data.write(tensor.raw_data)
+            tensor.ClearField("raw_data")
+            tensor.data_location = TensorProto.EXTERNAL
+            for key, value in place.items():
+                tensor.external_data.add(key=key, value=value)
+        used = data.tell()
+    model_path = folder / MODEL
+    model_path.write_bytes(stored.SerializeToString(deterministic=True))
+    if used:
+        return [model_path, data_path]
+    data_path.unlink()
+    return [model_path]
+
+
+def describe(path: Path) -> dict[str, object]:
+    """
+    :param path: a file.
+    :return: its entry in the manifest: size in bytes, the fast checksum of every load, SHA-256.
+    """
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"size": path.stat().st_size, "checksum": checksum(path), "sha256": digest}
+
+
+def check_target(output: Path, *, force: bool) -> None:
+    """
+    Say at once, before minutes of work, whether ``write`` would be refused.
+
+    :raises ExportError: the target exists and ``force`` is off, or it is something that is never replaced.
+    """
+    target = _resolve(output)
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise ExportError(f"{output} is a file: --output names the folder to make, choose another name")
+    if not force:
+        raise ExportError(f"{output} exists: pass --force to replace it, or choose another --output")
+    # --force replaces a model folder (or an empty one), never someone's home.
+    if any(target.iterdir()) and not (target / MANIFEST).is_file():
+        raise ExportError(f"{output} holds files but no {MANIFEST}, so it is no model folder and --force does not replace it")
+
+
+def write(output: Path, files: Iterable[Path], manifest: Mapping[str, object], *, force: bool = False) -> dict[str, object]:
+    """
+    Make the model folder ``output`` of copies of ``files`` and a manifest that describes them.
+
+    :param output: the folder to make; missing parents are made too.
+    :param files: ``model.onnx``, perhaps ``model.onnx.data``, and ``vocab.txt``.
+    :param manifest: everything but ``files``, which is added here.
+    :param force: replace an existing model folder.
+    :return: the manifest as written.
+    :raises ExportError: the target exists, or the disk refuses; then the target is as it was.
+    """
+    check_target(output, force=force)
+    target = _resolve(output)
+    try:
+        with _staging(target) as stage:
+            entries: dict[str, object] = {}
+            for file in files:
+                copy = stage / file.name
+                shutil.copyfile(file, copy)
+                _sync(copy)
+                entries[file.name] = describe(copy)
+            whole = {**manifest, "files": entries}
+            # Last: a folder without a manifest is no model folder.
+            (stage / MANIFEST).write_text(json.dumps(whole, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            _sync(stage / MANIFEST)
+            _sync(stage)
+            _publish(stage, target)
+    except OSError as error:
+        raise ExportError(f"cannot write {output}: {explain(error)}") from None
+    return whole
+
+
+def explain(error: OSError) -> str:
+    """
+    :return: the reason and the remedy of a failed file operation, in words.
+    """
+    reason = error.strerror or str(error)
+    remedies = {
+        errno.ENOSPC: "free some space, or choose another place",
+        errno.EDQUOT: "free some space, or choose another place",
+        errno.EFBIG: "a limit on file sizes is in force here (ulimit -f)",
+        errno.EACCES: "choose a place that you may write to",
+        errno.EPERM: "choose a place that you may write to",
+        errno.EROFS: "choose a place that you may write to",
+    }
+    remedy = remedies.get(error.errno or 0)
+    return f"{reason} ({remedy})" if remedy else reason
+
+
+def _resolve(output: Path) -> Path:
+    """The folder itself where ``output`` is a link to it: a rename would replace the link."""
+    target = Path(os.path.realpath(output))
+    if not target.name:
+        raise ExportError(f"{output} is the root of the file system: choose a folder to make")
+    return target
+
+
+@contextmanager
+def _staging(target: Path) -> Iterator[Path]:
+    """A new hidden folder beside ``target``; whatever happens, it is gone afterwards, and so are parents made for it."""
+    made = [parent for parent in (target.parent, *target.parent.parents) if not parent.exists()]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _clear_leftovers(target)
+    stage = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        stage.mkdir()
+        yield stage
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+        for parent in made:
+            try:
+                parent.rmdir()  # refuses where the finished folder is inside
+            except OSError:
+                break
+
+
+def _publish(stage: Path, target: Path) -> None:
+    if not target.exists():
+        stage.rename(target)
+    else:
+        old = target.with_name(f".{target.name}.{os.getpid()}.old")
+        target.rename(old)
+        try:
+            stage.rename(target)
+        except BaseException:
+            old.rename(target)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    _sync(target.parent)
+
+
+def _clear_leftovers(target: Path) -> None:
+    """Remove what killed runs left; put back the folder that one of them had moved aside and not yet replaced."""
+    for kind in ("partial", "old"):
+        for left in target.parent.glob(f".{_literal(target.name)}.*.{kind}"):
+            pid = left.name.removesuffix(f".{kind}").rpartition(".")[2]
+            if not pid.isdigit() or (int(pid) != os.getpid() and _alive(int(pid))):
+                continue
+            if kind == "old" and not target.exists():
+                left.rename(target)
+            else:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _literal(name: str) -> str:
+    return "".join(f"[{character}]" if character in "*?[" else character for character in name)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+def _sync(path: Path) -> None:
+    """Have the file or folder on the disk, not only in memory, before anything that relies on it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
