@@ -1,0 +1,166 @@
+"""Loads the weights and the vocabulary of a checkpoint folder, and fails rather than guess.
+
+Loading JinaBert weights into another architecture leaves random weights behind a warning; here every key of the
+checkpoint is consumed or on a named list, and every parameter is filled, or the export stops and lists them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from export.config import load_config, read_json
+from export.errors import ExportError, listing
+from export.modeling import JinaBertModel
+
+__all__ = ["UNUSED_KEYS", "load_model", "read_state", "weight_files"]
+
+# Keys of published checkpoints that do not take part in embedding: the tanh pooler on [CLS], the heads of
+# pre-training, and buffers that follow from the sizes.
+UNUSED_KEYS = re.compile(
+    r"pooler\..+|cls\..+|(embeddings\.)?(position_ids|token_type_ids)|(encoder\.)?alibi|.*\.alibi_slopes"
+)
+# Where the qk-post-norm variant differs, whatever its config says.
+_QK_POST_NORM_KEYS = re.compile(r".*\.(up_gated_layer|down_layer|layer_norm_[qk]|layer_norm_[12])\..+")
+_SINGLE = "model.safetensors"
+_SHARDED = "model.safetensors.index.json"
+_PICKLED = "pytorch_model.bin"
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Find the files that hold the weights.
+
+    :param folder: the checkpoint folder.
+    :return: model.safetensors, or the shards that its index names, or pytorch_model.bin.
+    :raises ExportError: none of them is there, or the index or a shard is broken.
+    """
+    if (folder / _SINGLE).is_file():
+        return [folder / _SINGLE]
+    if (folder / _SHARDED).is_file():
+        return sorted({folder / name for name in _shard_map(folder).values()})
+    if (folder / _PICKLED).is_file():
+        return [folder / _PICKLED]
+    raise ExportError(f"{folder} holds no weights: expected {_SINGLE}, {_SHARDED} or {_PICKLED}")
+
+
+def read_state(folder: Path) -> dict[str, Tensor]:
+    """Read all tensors of a checkpoint as they are stored.
+
+    :param folder: the checkpoint folder.
+    :return: key in the file -> tensor.
+    :raises ExportError: a file is missing, broken, or holds anything but tensors.
+    """
+    files = weight_files(folder)
+    if files[0].name == _PICKLED:
+        return _read_pickled(files[0])
+    state: dict[str, Tensor] = {}
+    for file in files:
+        tensors = _read_safetensors(file)
+        if repeated := sorted(state.keys() & tensors.keys()):
+            raise ExportError(f"{file} repeats tensors of another shard: {listing(repeated)}")
+        state |= tensors
+    if not (folder / _SINGLE).is_file():
+        _check_index(folder, state)
+    return state
+
+
+def load_model(folder: Path) -> JinaBertModel:
+    """Load a checkpoint.
+
+    :param folder: a folder in Hugging Face layout.
+    :return: the model in float32, for inference.
+    :raises ExportError: the configuration is not implemented, a key is left over or missing, a shape is wrong, or a
+        weight is not finite.
+    """
+    config = load_config(folder)
+    state = {key.removeprefix("bert."): value for key, value in read_state(folder).items()}
+    if variant := sorted(key for key in state if _QK_POST_NORM_KEYS.fullmatch(key)):
+        raise ExportError(
+            f"{folder} is of the qk-post-norm variant (jina-embeddings-v2-base-code), which is not implemented: "
+            f"its weights hold {listing(variant, 4)}"
+        )
+    # On the meta device: no time goes into random weights that are replaced anyway.
+    with torch.device("meta"):
+        model = JinaBertModel(config)
+    expected = dict(model.named_parameters())
+    used = {key: value for key, value in state.items() if not UNUSED_KEYS.fullmatch(key)}
+    _check(folder, expected, used)
+    model.load_state_dict({key: value.to(torch.float32) for key, value in used.items()}, assign=True)
+    for layer in model.encoder.layer:
+        layer.attention.reset_slopes()
+    model.requires_grad_(False)
+    return model.eval()
+
+
+def _check(folder: Path, expected: dict[str, torch.nn.Parameter], state: dict[str, Tensor]) -> None:
+    problems: list[str] = []
+
+    def note(what: str, names: list[str]) -> None:
+        if names:
+            problems.append(f"{what}: {listing(names)}")
+
+    note("missing", sorted(expected.keys() - state.keys()))
+    note("not used by JinaBert", sorted(state.keys() - expected.keys()))
+    both = sorted(expected.keys() & state.keys())
+    shapes = [
+        f"{key} {list(state[key].shape)} instead of {list(expected[key].shape)}"
+        for key in both
+        if state[key].shape != expected[key].shape
+    ]
+    note("wrong shape", shapes)
+    note("not floating point", [f"{key} {state[key].dtype}" for key in both if not state[key].is_floating_point()])
+    # In float32, where a float64 beyond its range would become infinite.
+    note("not finite", [key for key in both if not bool(torch.isfinite(state[key].to(torch.float32)).all())])
+    if problems:
+        raise ExportError(f"{folder} does not fit its config.json: {'; '.join(problems)}")
+
+
+def _read_safetensors(file: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    return _reading(file, lambda: load_file(file))
+
+
+def _read_pickled(file: Path) -> dict[str, Tensor]:
+    state = _reading(file, lambda: torch.load(file, map_location="cpu", weights_only=True))
+    if not isinstance(state, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
+    ):
+        raise ExportError(f"{file} holds something other than a dict of tensors: give the state dict of the model")
+    return state
+
+
+def _reading(file: Path, read: Callable[[], Any]) -> Any:
+    try:
+        return read()
+    except FileNotFoundError:
+        raise ExportError(f"{file} is missing: fetch the checkpoint again") from None
+    except Exception as error:  # a damaged file raises anything, and torch's text about pickles runs over pages
+        if "weights_only" in str(error).lower() or "Weights only" in str(error):
+            raise ExportError(
+                f"{file} holds pickled code, not only tensors, and was not loaded: convert it to safetensors"
+            ) from None
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ExportError(f"{file} cannot be read as weights ({reason}): fetch it again") from None
+
+
+def _shard_map(folder: Path) -> dict[str, str]:
+    index = folder / _SHARDED
+    shards = read_json(index).get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+        raise ExportError(f"{index} has no weight_map: fetch it again")
+    for name in shards.values():
+        if not isinstance(name, str) or Path(name).name != name:
+            raise ExportError(f"{index} names the shard {name!r}, which is not a plain file name")
+    return shards
+
+
+def _check_index(folder: Path, state: dict[str, Tensor]) -> None:
+    promised = _shard_map(folder).keys()
+    if absent := sorted(promised - state.keys()):
+        raise ExportError(f"{folder / _SHARDED} promises tensors that no shard holds: {listing(absent)}")

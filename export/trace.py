@@ -1,0 +1,82 @@
+"""Traces a JinaBertModel to ONNX through optimum's exporter.
+
+Two forms: the plain graph, which onnxruntime runs as it is, and the coarse one, in which each layer is one node
+``jinabert::Layer`` for the graph rewrite to expand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+import torch
+from optimum.exporters.onnx import export
+from optimum.exporters.onnx.config import TextEncoderOnnxConfig
+from optimum.utils import NormalizedTextConfig
+
+from export.errors import ExportError
+from export.modeling import JinaBertModel, fold_token_types
+
+__all__ = ["MAX_TRACE_OPSET", "JinaBertOnnxConfig", "trace"]
+
+# The newest operator set that torch's TorchScript exporter writes, which is the one optimum calls.
+MAX_TRACE_OPSET = 20
+
+
+class JinaBertOnnxConfig(TextEncoderOnnxConfig):  # type: ignore[misc]
+    """Inputs and outputs of the graph: no token types, no pooler, both axes dynamic."""
+
+    NORMALIZED_CONFIG_CLASS = NormalizedTextConfig
+
+    @property
+    def inputs(self) -> dict[str, dict[int, str]]:
+        return {name: {0: "batch", 1: "sequence"} for name in ("input_ids", "attention_mask")}
+
+    @property
+    def outputs(self) -> dict[str, dict[int, str]]:
+        return {"last_hidden_state": {0: "batch", 1: "sequence"}}
+
+
+def trace(model: JinaBertModel, path: Path, *, coarse: bool, opset: int = MAX_TRACE_OPSET) -> onnx.ModelProto:
+    """Trace a model, with token type 0 folded into its embedding table (which changes no output).
+
+    :param model: the model, fp32.
+    :param path: where to write the graph; the weights are inside the file, or beside it where they pass 2 GiB.
+    :param coarse: write one ``jinabert::Layer`` node a layer instead of its operators.
+    :param opset: version of the ai.onnx operators to write, at most :data:`MAX_TRACE_OPSET`.
+    :return: the graph, weights included: int64 ``input_ids`` and ``attention_mask`` [batch, sequence], float32
+        ``last_hidden_state`` [batch, sequence, hidden].
+    :raises ExportError: the exporter cannot write this opset.
+    """
+    if not 17 <= opset <= MAX_TRACE_OPSET:
+        raise ExportError(f"opset {opset} cannot be traced: choose 17 to {MAX_TRACE_OPSET} and convert afterwards")
+    fold_token_types(model)
+    blocked, model.block_rows, model.coarse = model.block_rows, None, coarse
+    try:
+        with _quiet():
+            # The fix of dynamic axes runs the graph, and no runtime knows the coarse node.
+            export(model, JinaBertOnnxConfig(model.config), path, opset=opset, disable_dynamic_axes_fix=coarse)
+    finally:
+        model.block_rows, model.coarse = blocked, False
+    return onnx.load(path)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what torch and optimum say at every export, and nothing else."""
+    names = ("optimum", "optimum.exporters.onnx.convert", "torch.onnx")
+    levels = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
