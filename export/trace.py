@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
+import onnx.version_converter
 import torch
 from optimum.exporters.onnx import export
 from optimum.exporters.onnx.config import TextEncoderOnnxConfig
@@ -21,10 +22,12 @@ from optimum.utils import NormalizedTextConfig
 from export.errors import ExportError
 from export.modeling import JinaBertModel, fold_token_types
 
-__all__ = ["MAX_TRACE_OPSET", "JinaBertOnnxConfig", "trace"]
+__all__ = ["MAX_OPSET", "JinaBertOnnxConfig", "trace"]
 
-# The newest operator set that torch's TorchScript exporter writes, which is the one optimum calls.
-MAX_TRACE_OPSET = 20
+# The newest operator set that torch's TorchScript exporter writes, which is the one optimum calls ...
+_TRACED_OPSET = 20
+# ... and the newest that onnx's own converter is trusted with, from there.
+MAX_OPSET = 21
 
 
 class JinaBertOnnxConfig(TextEncoderOnnxConfig):  # type: ignore[misc]
@@ -41,28 +44,51 @@ class JinaBertOnnxConfig(TextEncoderOnnxConfig):  # type: ignore[misc]
         return {"last_hidden_state": {0: "batch", 1: "sequence"}}
 
 
-def trace(model: JinaBertModel, path: Path, *, coarse: bool, opset: int = MAX_TRACE_OPSET) -> onnx.ModelProto:
+def trace(model: JinaBertModel, path: Path, *, coarse: bool, opset: int = MAX_OPSET) -> onnx.ModelProto:
     """Trace a model, with token type 0 folded into its embedding table (which changes no output).
 
-    :param model: the model, fp32.
+    :param model: the model, fp32; the fold is in place.
     :param path: where to write the graph; the weights are inside the file, or beside it where they pass 2 GiB.
     :param coarse: write one ``jinabert::Layer`` node a layer instead of its operators.
-    :param opset: version of the ai.onnx operators to write, at most :data:`MAX_TRACE_OPSET`.
+    :param opset: version of the ai.onnx operators to write, 17 to :data:`MAX_OPSET`.
     :return: the graph, weights included: int64 ``input_ids`` and ``attention_mask`` [batch, sequence], float32
         ``last_hidden_state`` [batch, sequence, hidden].
-    :raises ExportError: the exporter cannot write this opset.
+    :raises ExportError: this opset cannot be written.
     """
-    if not 17 <= opset <= MAX_TRACE_OPSET:
-        raise ExportError(f"opset {opset} cannot be traced: choose 17 to {MAX_TRACE_OPSET} and convert afterwards")
+    if not 17 <= opset <= MAX_OPSET:
+        raise ExportError(f"opset {opset} cannot be written: choose 17 to {MAX_OPSET}")
     fold_token_types(model)
     blocked, model.block_rows, model.coarse = model.block_rows, None, coarse
     try:
         with _quiet():
             # The fix of dynamic axes runs the graph, and no runtime knows the coarse node.
-            export(model, JinaBertOnnxConfig(model.config), path, opset=opset, disable_dynamic_axes_fix=coarse)
+            export(
+                model,
+                JinaBertOnnxConfig(model.config),
+                path,
+                opset=min(opset, _TRACED_OPSET),
+                disable_dynamic_axes_fix=coarse,
+            )
     finally:
         model.block_rows, model.coarse = blocked, False
-    return onnx.load(path)
+    graph = onnx.load(path)
+    if coarse:
+        _drop_identities(graph.graph)
+    if opset > _TRACED_OPSET:
+        graph = onnx.version_converter.convert_version(graph, opset)
+    if coarse or opset > _TRACED_OPSET:
+        onnx.save(graph, path)
+    return graph
+
+
+def _drop_identities(graph: onnx.GraphProto) -> None:
+    """Give every node its weights directly: torch stores weights of equal value once, behind Identity nodes."""
+    source = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Identity"}
+    kept = [node for node in graph.node if node.op_type != "Identity"]
+    for node in kept:
+        node.input[:] = [source.get(name, name) for name in node.input]
+    del graph.node[:]
+    graph.node.extend(kept)
 
 
 @contextlib.contextmanager
