@@ -1,11 +1,10 @@
 """A model folder on disk: written whole under a hidden name beside its target, then renamed.
 
-The target is absent or complete at every moment. A run that is killed leaves at most a hidden ``.NAME.PID.partial``
-beside it, which the next export to the same place removes.
+The target is absent or complete at every moment. A run that is killed leaves at most a hidden
+``.NAME.PID.partial`` beside it, which the next export to the same place removes.
 """
 
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -17,16 +16,11 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from export.errors import ExportError
-from runtime.manifest import checksum
-
-MODEL = "model.onnx"
-MODEL_DATA = "model.onnx.data"
-VOCABULARY = "vocab.txt"
-MANIFEST = "manifest.json"
+from runtime.manifest import MANIFEST, MODEL, MODEL_DATA, file_facts
 
 EXTERNAL_MINIMUM_BYTES = 1024
-# Large tensors start on a page, so that onnxruntime can map them; small ones only on a cache line, since a page each
-# would be mostly padding.
+# Large tensors start on a page, so that onnxruntime can map them; small ones only on a cache line, since a page
+# each would be mostly padding.
 PAGE_BYTES = 4096
 PAGE_ALIGNED_MINIMUM_BYTES = 65536
 LINE_BYTES = 64
@@ -34,8 +28,8 @@ LINE_BYTES = 64
 
 def save_model(model: onnx.ModelProto, folder: Path) -> list[Path]:
     """
-    Write ``model.onnx``, and beside it ``model.onnx.data`` with every initializer of 1 KiB or more: onnxruntime maps that
-    file, which loads faster and takes less memory than weights inside the protobuf.
+    Write ``model.onnx``, and beside it ``model.onnx.data`` with every initializer of 1 KiB or more: onnxruntime
+    maps that file, which loads faster and takes less memory than weights inside the protobuf.
 
     :param model: its tensors hold their data; it is left as it is.
     :param folder: an existing folder.
@@ -68,21 +62,11 @@ def save_model(model: onnx.ModelProto, folder: Path) -> list[Path]:
     return [model_path]
 
 
-def describe(path: Path) -> dict[str, object]:
-    """
-    :param path: a file.
-    :return: its entry in the manifest: size in bytes, the fast checksum of every load, SHA-256.
-    """
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"size": path.stat().st_size, "checksum": checksum(path), "sha256": digest}
-
-
 def check_target(output: Path, *, force: bool) -> None:
     """
     Say at once, before minutes of work, whether ``write`` would be refused.
 
-    :raises ExportError: the target exists and ``force`` is off, or it is something that is never replaced.
+    :raises ExportError: the target exists and ``force`` is off, or it is what is never replaced.
     """
     target = _resolve(output)
     if not target.exists():
@@ -93,10 +77,14 @@ def check_target(output: Path, *, force: bool) -> None:
         raise ExportError(f"{output} exists: pass --force to replace it, or choose another --output")
     # --force replaces a model folder (or an empty one), never someone's home.
     if any(target.iterdir()) and not (target / MANIFEST).is_file():
-        raise ExportError(f"{output} holds files but no {MANIFEST}, so it is no model folder and --force does not replace it")
+        raise ExportError(
+            f"{output} holds files but no {MANIFEST}, so it is no model folder: --force does not replace it"
+        )
 
 
-def write(output: Path, files: Iterable[Path], manifest: Mapping[str, object], *, force: bool = False) -> dict[str, object]:
+def write(
+    output: Path, files: Iterable[Path], manifest: Mapping[str, object], *, force: bool = False
+) -> dict[str, object]:
     """
     Make the model folder ``output`` of copies of ``files`` and a manifest that describes them.
 
@@ -116,10 +104,12 @@ def write(output: Path, files: Iterable[Path], manifest: Mapping[str, object], *
                 copy = stage / file.name
                 shutil.copyfile(file, copy)
                 _sync(copy)
-                entries[file.name] = describe(copy)
+                entries[file.name] = file_facts(copy)._asdict()
             whole = {**manifest, "files": entries}
             # Last: a folder without a manifest is no model folder.
-            (stage / MANIFEST).write_text(json.dumps(whole, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            (stage / MANIFEST).write_text(
+                json.dumps(whole, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+            )
             _sync(stage / MANIFEST)
             _sync(stage)
             _publish(stage, target)

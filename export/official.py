@@ -1,6 +1,6 @@
 """Published numbers of the official checkpoints, checked whenever one of them is exported.
 
-The weights are on the Hugging Face hub only. The numbers are facts that other projects' tests state: fastembed
+The weights are on the Hugging Face hub only. The numbers are what other projects' tests state: fastembed
 (``tests/test_text_onnx_embeddings.py``) and text-embeddings-inference (``backends/candle/tests``).
 """
 
@@ -15,7 +15,7 @@ from export.errors import ExportError
 
 @dataclass(frozen=True)
 class Published:
-    """First components of the unit vector of a text; ``norm`` is the length of the mean before it was normalised."""
+    """First components of the unit vector of a text; ``norm`` is the length of the mean before normalising."""
 
     source: str
     text: str
@@ -38,8 +38,8 @@ _TEI = "text-embeddings-inference, fp32"
 _WHAT = "What is Deep Learning?"
 _IS = "Deep Learning is..."
 
-# hub name -> what is published of it. base-de, -es, -zh and -code have numbers too, but this export refuses their
-# tokenizer or architecture before it could check any.
+# hub name -> what is published of it. base-de, -es, -zh and -code have numbers too, but this export refuses
+# their tokenizer or architecture before it could check any.
 PUBLISHED: dict[str, tuple[Published | PublishedPair, ...]] = {
     "jinaai/jina-embeddings-v2-small-en": (
         Published("fastembed", "hello world", (-0.0455, -0.0428, -0.0122, 0.0613, 0.0015), 1e-3),
@@ -57,14 +57,18 @@ NORM_TOLERANCE = 1e-3  # relative
 def official_name(*candidates: str | None) -> str | None:
     """
     :param candidates: names that a checkpoint goes by: the source, ``_name_or_path`` of its config, ``--name``.
-    :return: the official hub name that one of them is (with or without ``jinaai/``, or as the last part of a path or
-        of a hub cache folder), or None.
+    :return: the official hub name that one of them is (with or without ``jinaai/``, or as the last part of a
+        path or of a hub cache folder), or None.
     """
     for candidate in candidates:
         parts = (candidate or "").replace("--", "/").rstrip("/").split("/")
         for name in PUBLISHED:
             organisation, short = name.split("/")
-            if parts[-1] == short or parts[-2:] == [organisation, short] or f"models/{name}" in "/".join(parts):
+            if (
+                parts[-1] == short
+                or parts[-2:] == [organisation, short]
+                or f"models/{name}" in "/".join(parts)
+            ):
                 return name
     return None
 
@@ -85,8 +89,8 @@ def check(name: str, encode: Callable[[str], NDArray[np.float32]]) -> dict[str, 
             difference = float(np.abs(mean[: expected.size] / norm - expected).max())
             if entry.norm is not None and not abs(norm / entry.norm - 1) <= NORM_TOLERANCE:
                 raise ExportError(
-                    f"{name}: the mean vector of {entry.text!r} has length {norm:.5f}, {entry.source} publishes {entry.norm}: "
-                    "these weights are not the official ones, or they are read wrongly"
+                    f"{name}: the mean vector of {entry.text!r} has length {norm:.5f}, "
+                    f"{entry.source} publishes {entry.norm}: these weights are not the official ones, or they are read wrongly"
                 )
             what = f"the vector of {entry.text!r}"
         else:
@@ -96,8 +100,8 @@ def check(name: str, encode: Callable[[str], NDArray[np.float32]]) -> dict[str, 
             what = f"the cosine of {entry.texts[0]!r} and {entry.texts[1]!r}"
         if not difference <= entry.tolerance:
             raise ExportError(
-                f"{name}: {what} is {difference:.2g} away from what {entry.source} publishes (at most {entry.tolerance:g}): "
-                "these weights are not the official ones, or they are read wrongly"
+                f"{name}: {what} is {difference:.2g} away from what {entry.source} publishes "
+                f"(at most {entry.tolerance:g}): these weights are not the official ones, or they are read wrongly"
             )
         worst = max(worst, difference / entry.tolerance)
     return {"name": name, "checked": len(PUBLISHED[name]), "worst_share_of_tolerance": round(worst, 4)}

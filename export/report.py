@@ -1,0 +1,47 @@
+"""The verification figures as lines for people; the same figures are in ``manifest.json`` under ``verification``."""
+
+from collections.abc import Mapping
+from typing import Any
+
+LAYERS_SHOWN = 8
+
+
+def lines(manifest: Mapping[str, Any]) -> list[str]:
+    """
+    :param manifest: as written, ``files`` and ``verification`` included.
+    :return: the report, one string a line.
+    """
+    files: Mapping[str, Any] = manifest["files"]
+    size = sum(entry["size"] for entry in files.values())
+    scheme = f", scheme {manifest['scheme']}" if manifest["scheme"] else ""
+    report = [
+        f"{manifest['name']}: JinaBert, {manifest['layers']} layers, {manifest['dimension']} dimensions, "
+        f"{manifest['heads']} heads, {manifest['precision']}{scheme}",
+        f"{'files':<24}{size / 1e6:.2f} MB: "
+        + ", ".join(f"{name} {entry['size']:,}" for name, entry in files.items()),
+    ]
+    figures: Mapping[str, Any] = manifest["verification"]
+    if fp32 := figures.get("fp32"):
+        alone = ", ".join(f"{length}: {difference:.0e}" for length, difference in fp32["alone"].items())
+        report += [
+            f"{'fp32 against torch':<24}largest difference of the unit vector by tokens: {alone}",
+            f"{'':<24}in ragged padded batches: {fp32['padded']:.0e} (allowed: {fp32['tolerance']:g})",
+        ]
+    if official := figures.get("official"):
+        share = official["worst_share_of_tolerance"]
+        report.append(
+            f"{'published numbers':<24}{official['checked']} of {official['name']}: at {share:.0%} of the tolerance"
+        )
+    if int8 := figures.get("int8"):
+        allowed = f" (allowed: {int8['least_allowed']})" if int8["least_allowed"] else " (measured, no limit)"
+        report += [
+            f"{'int8 against fp32':<24}{int8['texts']:,} texts, {int8['tokens']:,} tokens, "
+            f"the longest {int8['longest_tokens']:,}",
+            f"{'':<24}cosine: worst {int8['worst']:.5f}{allowed}, "
+            f"1st percentile {int8['percentile_1']:.5f}, mean {int8['mean']:.6f}",
+        ]
+    if layers := figures.get("layers"):
+        report.append(f"{'costliest products':<24}each quantised alone; mean and worst cosine")
+        shown = list(layers.items())[:LAYERS_SHOWN]
+        report += [f"{'':<24}{name:<36} {entry['mean']:.6f}  {entry['worst']:.6f}" for name, entry in shown]
+    return report
