@@ -1,0 +1,245 @@
+"""The export from a checkpoint to a model folder: trace, rewrite, quantise, verify, and only then write.
+
+Everything is made in a temporary folder; the target appears when all of it has passed.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+import export
+from export import baseline, checkpoint, folder, graph, official, source, texts, trace, verify
+from export.config import JinaBertConfig, read_json
+from export.errors import ExportError
+from export.verify import Figures, Progress
+from runtime.manifest import MODEL, SCHEMA_VERSION, VOCABULARY, file_facts
+from runtime.threads import default_threads
+from runtime.tokenizer import WordPiece
+
+if TYPE_CHECKING:
+    from export.modeling import JinaBertModel
+
+# What is left out of the longest text that the baseline is verified on: its graph holds several score tensors
+# [heads, length, length] at once, 18 GB at 8192 tokens.
+BASELINE_TOKENS = 2048
+# A maximum above this in a config means "not set".
+PLAUSIBLE_MAX_TOKENS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to export, and where to."""
+
+    source: str  # folder in Hugging Face layout, or hub name
+    output: Path
+    precision: str = "int8"  # or "fp32"
+    scheme: str | None = "per-token"  # or "optimum"; None for fp32
+    texts: Path | None = None
+    revision: str | None = None
+    force: bool = False
+    name: str | None = None
+
+
+def run(settings: Settings, progress: Progress) -> dict[str, object]:
+    """
+    :param settings: see there.
+    :param progress: gets a line for each step.
+    :return: the manifest as written.
+    :raises ExportError: anything is refused or out of bounds; then the output is as it was.
+    """
+    folder.check_target(settings.output, force=settings.force)
+    corpus = texts.load(settings.texts)
+    checkpoint_folder = source.resolve(settings.source, settings.revision)
+    progress(f"loading {settings.source}")
+    model = checkpoint.load_model(checkpoint_folder)
+    with tempfile.TemporaryDirectory(prefix="jinabert-export-") as work:
+        return _run(settings, checkpoint_folder, model, corpus, Path(work), progress)
+
+
+def _run(
+    settings: Settings,
+    checkpoint_folder: Path,
+    model: JinaBertModel,
+    corpus: Sequence[str],
+    work: Path,
+    progress: Progress,
+) -> dict[str, object]:
+    threads = default_threads()
+    final, reference = work / "final", work / "fp32"
+    final.mkdir()
+    reference.mkdir()
+    vocabulary = checkpoint.load_vocabulary(checkpoint_folder)
+    if len(vocabulary) > model.config.vocab_size:
+        raise ExportError(
+            f"the vocabulary has {len(vocabulary):,} entries and the embedding table {model.config.vocab_size:,} rows: "
+            "vocab.txt and the weights are of different checkpoints"
+        )
+    (final / VOCABULARY).write_text(
+        "".join(f"{token}\n" for token in vocabulary), encoding="utf-8", newline="\n"
+    )
+    lower_case = checkpoint.lower_case(checkpoint_folder)
+    tokenizer = WordPiece.from_file(final / VOCABULARY, lower_case=lower_case)
+    max_tokens = _max_tokens(model.config)
+    baseline_scheme = settings.precision == "int8" and settings.scheme == "optimum"
+    longest = min(max_tokens, BASELINE_TOKENS) if baseline_scheme else max_tokens
+    progress(f"tokenizing {len(corpus):,} verification texts")
+    tokens = [_truncated(tokenizer.encode(text), longest) for text in corpus]
+
+    progress("tracing")
+    if baseline_scheme:
+        reference_path = work / "plain.onnx"
+        traced = trace.trace(model, reference_path, coarse=False)
+        reference_alone = None
+    else:
+        traced = trace.trace(model, work / "coarse.onnx", coarse=True)
+        (reference_path, *_) = folder.save_model(graph.rewrite(traced, precision="fp32"), reference)
+        reference_alone = graph.ALONE_TOKENS
+    verification: dict[str, Figures] = {}
+    progress("comparing fp32 with torch")
+    stream = [token for text in tokens[::-1] for token in text]  # the long texts come first
+    verification["fp32"] = verify.verify_fp32(
+        model, reference_path, stream, longest=longest, threads=threads, progress=progress
+    )
+    if found := _official(settings, checkpoint_folder, tokenizer, reference_path, threads, progress):
+        verification["official"] = found
+
+    if settings.precision == "fp32":
+        shutil.copytree(reference, final, dirs_exist_ok=True)
+    elif baseline_scheme:
+        progress("quantising as optimum does")
+        baseline.quantize_optimum(reference_path, final / MODEL)
+    else:
+        progress("quantising")
+        folder.save_model(graph.rewrite(traced, precision="int8"), final)
+    if settings.precision == "int8":
+        progress(f"comparing int8 with fp32 on {len(tokens):,} texts")
+        verification["int8"] = verify.verify_int8(
+            final / MODEL,
+            reference_path,
+            tokens,
+            alone_tokens=None if baseline_scheme else graph.ALONE_TOKENS,
+            fp32_alone_tokens=reference_alone,
+            enforce=not baseline_scheme,
+            threads=threads,
+            progress=progress,
+        )
+    if settings.precision == "int8" and not baseline_scheme:
+        products = graph.products(traced)
+        progress(f"quantising each of {len(products)} products alone")
+        verification["layers"] = verify.layer_report(
+            lambda name: graph.rewrite(traced, precision="int8", only={name}),
+            products,
+            verify.sample_for_layers(tokens),
+            reference_path,
+            threads=threads,
+            progress=progress,
+        )
+
+    progress(f"writing {settings.output}")
+    config = model.config
+    opset = next(entry.version for entry in traced.opset_import if entry.domain in ("", "ai.onnx"))
+    manifest: dict[str, object] = {
+        "schema_version": SCHEMA_VERSION,
+        "name": settings.name or _name(settings.source),
+        "architecture": "jinabert",
+        "source": _describe_source(settings, checkpoint_folder),
+        "dimension": config.hidden_size,
+        "layers": config.num_hidden_layers,
+        "heads": config.num_attention_heads,
+        "intermediate": config.intermediate_size,
+        "vocabulary": config.vocab_size,
+        "max_tokens": max_tokens,
+        "pooling": "mean",
+        "normalize": True,
+        "tokenizer": {"type": "wordpiece", "lower_case": lower_case},
+        "precision": settings.precision,
+        "scheme": settings.scheme if settings.precision == "int8" else None,
+        "alone_tokens": None if baseline_scheme else graph.ALONE_TOKENS,
+        "made_with": _made_with(opset),
+        "verification": verification,
+    }
+    return folder.write(settings.output, sorted(final.iterdir()), manifest, force=settings.force)
+
+
+def _official(
+    settings: Settings,
+    checkpoint_folder: Path,
+    tokenizer: WordPiece,
+    reference_path: Path,
+    threads: int,
+    progress: Progress,
+) -> Figures | None:
+    """Published numbers: enforced for a source of an official name, only measured where the config claims one."""
+    stated = official.official_name(settings.source, settings.name)
+    claimed = read_json(checkpoint_folder / "config.json").get("_name_or_path")
+    name = stated or official.official_name(claimed if isinstance(claimed, str) else None)
+    if name is None:
+        return None
+    progress(f"checking the published numbers of {name}")
+    session = verify.open_session(reference_path, threads)
+
+    def encode(text: str) -> NDArray[np.float64]:
+        mean: NDArray[np.float64] = verify.onnx_means(session, [tokenizer.encode(text)])[0]
+        return mean
+
+    try:
+        return official.check(name, encode)
+    except ExportError as error:
+        if stated:
+            raise
+        # A fine-tuned checkpoint keeps the name of what it was made from, and has other vectors by right.
+        progress(f"not the official weights, though _name_or_path is {claimed!r}: {error}")
+        return None
+
+
+def _max_tokens(config: JinaBertConfig) -> int:
+    maximum = int(config.max_position_embeddings)
+    return maximum if 3 <= maximum <= PLAUSIBLE_MAX_TOKENS else 8192
+
+
+def _truncated(tokens: list[int], longest: int) -> list[int]:
+    """As the runtime does it: [SEP] stays the last token."""
+    return tokens if len(tokens) <= longest else [*tokens[: longest - 1], tokens[-1]]
+
+
+def _name(source_name: str) -> str:
+    """The last part of a hub name or of a folder's path, and of the model's name in a hub cache's path."""
+    path = Path(source_name)
+    if path.is_dir():
+        path = path.resolve()
+        if path.parent.name == "snapshots":
+            return path.parent.parent.name.split("--")[-1]
+    return path.name
+
+
+def _describe_source(settings: Settings, checkpoint_folder: Path) -> dict[str, object]:
+    """Where the weights come from; of a local folder the name alone, since its path means nothing elsewhere."""
+    local = Path(settings.source).is_dir()
+    in_cache = checkpoint_folder.resolve().parent.name == "snapshots"
+    files = [*checkpoint.weight_files(checkpoint_folder), checkpoint_folder / "config.json"]
+    return {
+        "name": _name(settings.source) if local else settings.source,
+        "revision": checkpoint_folder.resolve().name if in_cache else settings.revision,
+        "sha256": {file.name: file_facts(file).sha256 for file in sorted(files)},
+    }
+
+
+def _made_with(opset: int) -> dict[str, object]:
+    versions: dict[str, object] = {"export": export.__version__, "python": platform.python_version()}
+    for package in ("torch", "transformers", "optimum", "optimum-onnx", "onnx", "onnxruntime", "numpy"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    return {**versions, "opset": opset}
