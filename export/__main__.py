@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Telemetry would be sent from the first import of onnxruntime on; none of what is imported needs a network.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    signal.signal(signal.SIGTERM, _interrupt)
+    previous = signal.signal(signal.SIGTERM, _interrupt)
     started = time.monotonic()
 
     def progress(line: str) -> None:
@@ -122,6 +122,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail("not enough memory; nothing was written", 1)
     except KeyboardInterrupt:
         return _fail("interrupted; nothing was written", 130)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
     return 0
 
 

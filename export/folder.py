@@ -145,7 +145,7 @@ def _resolve(output: Path) -> Path:
 
 @contextmanager
 def _staging(target: Path) -> Iterator[Path]:
-    """A new hidden folder beside ``target``; whatever happens, it is gone afterwards, and so are parents made for it."""
+    """A new hidden folder beside ``target``: gone afterwards whatever happens, as are parents made for it."""
     made = [parent for parent in (target.parent, *target.parent.parents) if not parent.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
     _clear_leftovers(target)

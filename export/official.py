@@ -90,7 +90,7 @@ def check(name: str, encode: Callable[[str], NDArray[np.float32]]) -> dict[str, 
             if entry.norm is not None and not abs(norm / entry.norm - 1) <= NORM_TOLERANCE:
                 raise ExportError(
                     f"{name}: the mean vector of {entry.text!r} has length {norm:.5f}, "
-                    f"{entry.source} publishes {entry.norm}: these weights are not the official ones, or they are read wrongly"
+                    f"{entry.source} publishes {entry.norm}: not the official weights, or read wrongly"
                 )
             what = f"the vector of {entry.text!r}"
         else:
@@ -101,7 +101,7 @@ def check(name: str, encode: Callable[[str], NDArray[np.float32]]) -> dict[str, 
         if not difference <= entry.tolerance:
             raise ExportError(
                 f"{name}: {what} is {difference:.2g} away from what {entry.source} publishes "
-                f"(at most {entry.tolerance:g}): these weights are not the official ones, or they are read wrongly"
+                f"(at most {entry.tolerance:g}): not the official weights, or read wrongly"
             )
         worst = max(worst, difference / entry.tolerance)
     return {"name": name, "checked": len(PUBLISHED[name]), "worst_share_of_tolerance": round(worst, 4)}

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
+from runtime.tokenizer import WordPiece
 
 import export
 from export import baseline, checkpoint, folder, graph, official, source, texts, trace, verify
@@ -25,7 +25,6 @@ from export.errors import ExportError
 from export.verify import Figures, Progress
 from runtime.manifest import MODEL, SCHEMA_VERSION, VOCABULARY, file_facts
 from runtime.threads import default_threads
-from runtime.tokenizer import WordPiece
 
 if TYPE_CHECKING:
     from export.modeling import JinaBertModel

@@ -17,7 +17,7 @@ SHIPPED = Path(__file__).with_name("verification_texts.txt.xz")
 MINIMUM_TEXTS = 1000
 
 # Long texts are runs of consecutive lines joined by a space, up to this many words each.
-LONG_WORDS = [*range(160, 1540, 40), 2000, 3500, 6000]
+LONG_WORDS = [*range(160, 1540, 40), 2000, 3500, 7200]
 
 
 def load(path: Path | None = None, *, minimum: int = MINIMUM_TEXTS) -> list[str]:
