@@ -1,0 +1,304 @@
+"""`python -m runtime.embed`: texts from arguments, files or a pipe; vectors to standard output or a file.
+
+This file parses and prints; the work is in embedder.py, reading.py and writing.py, imported once the arguments are
+known to be right.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from .errors import InputError, JinaBertError, TextTooLongError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from typing import Any, BinaryIO
+
+    from .embedder import Embedder
+
+EXAMPLES = """\
+examples:
+  python -m runtime.embed "How is the weather today?"
+  python -m runtime.embed --similarity "How is the weather today?" "What is the current weather like today?"
+  python -m runtime.embed --input corpus.txt --format npy --output corpus.npy --stats
+  python -m runtime.embed --input corpus.jsonl --field body > vectors.jsonl
+  cat report.txt | tr '\\n' ' ' | python -m runtime.embed --chunks 256 --overlap 32
+  python -m runtime.embed --max-length 32768 --overflow error --input long.txt
+
+A text file is UTF-8 with one text a line; an empty line is an empty text, so that vector n belongs to line n.
+Vectors go to standard output, everything else to standard error.
+exit status: 0 all went well, 1 an output or the machine failed, 2 an argument, an input or the model is wrong.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's options."""
+    options = argparse.ArgumentParser(
+        prog="python -m runtime.embed",
+        description="Embed texts with a JinaBert model, offline, on the processor.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = options.add_argument
+    add("texts", nargs="*", metavar="TEXT", help="a text (without any, and without --input, standard input is read)")
+    add("--input", metavar="FILE", help="read texts from FILE, one a line; - for standard input")
+    add("--field", metavar="NAME", help="the input is JSON lines, and NAME the field with the text (a FILE ending in"
+        " .jsonl or .ndjson is read so by itself, NAME being text)")
+    add("--errors", choices=("strict", "replace"), default="strict",
+        help="invalid UTF-8 in the input: strict refuses it, replace reads it as U+FFFD (default: %(default)s)")
+    add("--model", metavar="DIR", help="model folder made by python -m export (default: the embedded model)")
+    add("--verify", action="store_true", help="compare the SHA-256 of the model's files before using it")
+    add("--output", metavar="FILE", help="write to FILE (complete or not at all) instead of standard output")
+    add("--force", action="store_true", help="replace FILE if it exists")
+    add("--format", choices=("json", "jsonl", "npy", "text"),
+        help="json: an array; jsonl: an object a line; npy: numpy's float32 [n, D], needs --output; text: numbers with"
+        " spaces, a vector a line (default: jsonl; with --similarity: text)")
+    add("--similarity", action="store_true", help="print the cosine of each text with each other instead of vectors")
+    add("--chunks", type=int, metavar="N", help="late chunking: a vector for each N tokens of a text, computed over the"
+        " whole of it, with its character span and text")
+    add("--overlap", type=int, metavar="M", help="tokens that neighbouring chunks share (default: 0)")
+    add("--max-length", type=int, metavar="N", help="most tokens of a text, may pass the model's (default: the model's)")
+    add("--overflow", choices=("truncate", "error"), default="truncate",
+        help="what to do with a longer text (default: %(default)s)")
+    add("--no-normalize", action="store_true", help="leave vectors at their length instead of making it 1")
+    add("--threads", type=int, metavar="N", help="threads to compute with (default: the processors this process may use)")
+    add("--stats", action="store_true", help="say how many texts, tokens, cut tokens and tokens/s on standard error")
+    add("--progress", action=argparse.BooleanOptionalAction, help="draw progress (default: on a terminal)")
+    add("--quiet", action="store_true", help="no progress, and no word about cut texts")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    :param arguments: without the program's name; None for sys.argv.
+    :return: exit status.
+    """
+    options = parser().parse_args(arguments)
+    try:
+        _check(options)
+        return _run(options)
+    except BrokenPipeError:
+        _silence_stdout()
+        return 1
+    except MemoryError as error:
+        return _fail(str(error) or "not enough memory: lower --max-length", 1)
+    except JinaBertError as error:
+        return _fail(error, 2)
+    except OSError as error:
+        _silence_stdout()
+        where = options.output or "standard output"
+        return _fail(f"{where}: cannot be written ({error.strerror or error})", 1)
+    except KeyboardInterrupt:
+        _silence_stdout()
+        return _fail("interrupted", 130)
+
+
+def _check(options: argparse.Namespace) -> None:
+    if options.texts and options.input is not None:
+        raise InputError("TEXT and --input together: give one of them")
+    if options.texts and options.field is not None:
+        raise InputError("--field is for JSON lines from --input or standard input, not for TEXT arguments")
+    if options.format is None:
+        options.format = "text" if options.similarity else "jsonl"
+    if options.format == "npy" and options.output is None:
+        raise InputError("--format npy is binary: name a file with --output")
+    if options.force and options.output is None:
+        raise InputError("--force needs --output")
+    if options.overlap is not None and options.chunks is None:
+        raise InputError("--overlap needs --chunks")
+    if options.chunks is not None and options.format in ("npy", "text"):
+        raise InputError(f"--chunks with --format {options.format} would lose the spans: use jsonl or json")
+    if options.chunks is not None and options.similarity:
+        raise InputError("--chunks and --similarity together: give one of them")
+    if not options.texts and options.input is None:
+        if sys.stdin is None or sys.stdin.isatty():
+            raise InputError("no text: give one as an argument, or --input FILE, or a pipe (see --help)")
+        options.input = "-"
+    if options.output is None and sys.stdout is None:
+        raise OSError("it is closed")
+
+
+def _run(options: argparse.Namespace) -> int:
+    from . import writing
+    from .embedder import Embedder
+
+    output = writing.OutputFile(options.output, options.force) if options.output is not None else None
+    try:
+        with Embedder(options.model, threads=options.threads, verify=options.verify) as embedder:
+            stream = output.stream if output else sys.stdout.buffer
+            label = "similarity" if options.similarity else "embedding"
+            writer = writing.FORMATS[options.format](stream, label, embedder.dimension)
+            totals = Totals(options, embedder)
+            if options.similarity:
+                _similarity(embedder, options, totals, writer)
+            elif options.chunks is not None:
+                _chunks(embedder, options, totals, writer)
+            else:
+                for window in _windows(options):
+                    writer.write(totals.encode(window))
+                    if output is None:
+                        stream.flush()
+            writer.close()
+        if output:
+            output.commit()
+        else:
+            stream.flush()
+    finally:
+        if output:
+            output.discard()
+    totals.report()
+    return 0
+
+
+class Totals:
+    """Encodes window after window, and counts over all of them."""
+
+    def __init__(self, options: argparse.Namespace, embedder: Embedder) -> None:
+        """Start counting, and drawing where wanted."""
+        self._options = options
+        self._embedder = embedder
+        self._progress = None
+        self.texts = self.tokens = self.truncated = self.cut = 0
+        self.seconds = 0.0
+        terminal = sys.stderr is not None and sys.stderr.isatty()
+        if not options.quiet and (terminal if options.progress is None else options.progress):
+            from .progress import Progress
+
+            self._progress = Progress(len(options.texts) or None)
+
+    def encode(self, texts: list[str]) -> Any:
+        """Vectors [n, D] of the next window of texts."""
+        options = self._options
+        try:
+            vectors, stats = self._embedder.encode(
+                texts,
+                max_length=options.max_length,
+                overflow=options.overflow,
+                normalize=not options.no_normalize or options.similarity,
+                return_stats=True,
+            )
+        except TextTooLongError as error:
+            raise InputError(
+                f"text {self.texts + error.index + 1} has {error.tokens:,} tokens, more than {error.max_length:,}: "
+                "shorten it, raise --max-length, or cut it with --overflow truncate"
+            ) from None
+        self.truncated += stats.truncated_texts
+        self.cut += stats.cut_tokens
+        self.add(stats.texts, stats.tokens, stats.seconds)
+        return vectors
+
+    def add(self, texts: int, tokens: int, seconds: float) -> None:
+        """Count work that was done."""
+        self.texts += texts
+        self.tokens += tokens
+        self.seconds += seconds
+        if self._progress:
+            self._progress.add(texts, tokens)
+
+    def report(self) -> None:
+        """What there is to say, on standard error."""
+        if self._progress:
+            self._progress.close()
+        options = self._options
+        if options.stats:
+            rate = self.tokens / self.seconds if self.seconds else 0.0
+            _say(
+                f"texts {self.texts:,}, tokens {self.tokens:,}, truncated texts {self.truncated:,}, "
+                f"cut tokens {self.cut:,}, seconds {self.seconds:.3f}, tokens/s {rate:,.0f}"
+            )
+        elif self.truncated and not options.quiet:
+            limit = options.max_length or self._embedder.max_tokens
+            _say(
+                f"{self.truncated:,} of {self.texts:,} texts were cut to {limit:,} tokens ({self.cut:,} tokens lost): "
+                "raise --max-length to keep them, or refuse them with --overflow error"
+            )
+
+
+def _windows(options: argparse.Namespace) -> Iterator[list[str]]:
+    from . import reading
+
+    yield from reading.in_windows(_texts(options))
+
+
+def _texts(options: argparse.Namespace) -> Iterable[str]:
+    if options.input is None:
+        return list(options.texts)
+    from . import reading
+
+    key = options.field
+    if options.input == "-":
+        if sys.stdin is None:
+            raise InputError("--input -: standard input is closed")
+        name, stream = "standard input", sys.stdin.buffer
+    else:
+        name, stream = options.input, _open(options.input)
+        if key is None and name.lower().endswith((".jsonl", ".ndjson")):
+            key = "text"
+    source = reading.lines(stream, name, options.errors)
+    return reading.field(source, name, key) if key is not None else source
+
+
+def _open(path: str) -> BinaryIO:
+    try:
+        return open(path, "rb")  # noqa: SIM115
+    except OSError as error:
+        raise InputError(f"--input {path!r}: cannot be read ({error.strerror})") from None
+
+
+def _similarity(embedder: Embedder, options: argparse.Namespace, totals: Totals, writer: Any) -> None:
+    import numpy as np
+
+    windows = [totals.encode(window) for window in _windows(options)]
+    vectors = np.concatenate(windows) if windows else np.empty((0, embedder.dimension), np.float32)
+    for start in range(0, len(vectors), 256):
+        writer.write(embedder.similarity(vectors[start : start + 256], vectors))
+
+
+def _chunks(embedder: Embedder, options: argparse.Namespace, totals: Totals, writer: Any) -> None:
+    import time
+
+    import numpy as np
+
+    for index, text in enumerate(_texts(options)):
+        start = time.perf_counter()
+        chunks = embedder.encode_chunks(
+            text,
+            options.chunks,
+            options.overlap or 0,
+            max_length=options.max_length,
+            normalize=not options.no_normalize,
+        )
+        totals.add(1, sum(chunk.tokens for chunk in chunks), time.perf_counter() - start)
+        if chunks:
+            extras = [
+                {"index": index, "chunk": number, "start": chunk.start, "end": chunk.end, "text": chunk.text}
+                for number, chunk in enumerate(chunks)
+            ]
+            writer.write(np.stack([chunk.vector for chunk in chunks]), extras)
+
+
+def _say(message: object) -> None:
+    if sys.stderr is not None:
+        print(f"embed: {message}", file=sys.stderr)
+
+
+def _fail(message: object, status: int) -> int:
+    _say(message)
+    return status
+
+
+def _silence_stdout() -> None:
+    # The interpreter flushes standard output at its end; what is still buffered has nowhere to go.
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except OSError:
+        pass
+
+
+if __name__ == "__main__":
+    sys.exit(main())

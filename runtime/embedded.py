@@ -1,0 +1,35 @@
+"""Where the embedded model is: the one that Embedder(None) loads."""
+
+from __future__ import annotations
+
+import os
+
+from .errors import ModelError
+from .manifest import MANIFEST
+
+
+def embedded_model(package: str | None = None) -> str:
+    """The model folder in `models/` inside this package (a wheel), or else in `models/` beside it (a checkout).
+
+    :param package: folder of the package; None for the one this file is in.
+    :return: path of the only model folder found there.
+    :raises ModelError: none, or several in the same place.
+    """
+    package = package or os.path.dirname(os.path.abspath(__file__))
+    places = [os.path.join(package, "models"), os.path.join(os.path.dirname(package), "models")]
+    for place in places:
+        try:
+            names = sorted(os.listdir(place))
+        except OSError:
+            continue
+        folders = [os.path.join(place, name) for name in names if not name.startswith(".")]
+        folders = [folder for folder in folders if os.path.isfile(os.path.join(folder, MANIFEST))]
+        if len(folders) > 1:
+            listed = ", ".join(os.path.basename(folder) for folder in folders)
+            raise ModelError(f"{place} holds several models ({listed}): name one with model= or --model")
+        if folders:
+            return folders[0]
+    raise ModelError(
+        f"no embedded model in {places[0]} or {places[1]}: pass model= or --model with a folder made by "
+        "`python -m export SOURCE --output DIR`"
+    )

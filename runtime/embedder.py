@@ -1,0 +1,369 @@
+"""Embedder: texts in, vectors out.
+
+It ties together the tokenizer, the plan of batches, the session and the pooling, each in a file of its own.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+import time
+from array import array
+from typing import NamedTuple
+
+import numpy as np
+
+from . import batching, pooling
+from .embedded import embedded_model
+from .errors import InputError, TextTooLongError
+from .manifest import VOCABULARY, Manifest, check_files, load_manifest
+from .session import Session
+from .threads import default_threads
+from .tokenizer import WordPiece
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any, Literal, overload
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from .chunking import Chunk
+else:
+
+    def overload(function: object) -> object:
+        """Stand-in for typing.overload: the signatures below are for type checkers only."""
+        return function
+
+
+MIN_MAX_LENGTH = 3  # [CLS], one token, [SEP]
+
+
+class EncodeStats(NamedTuple):
+    """What one encode did."""
+
+    texts: int
+    tokens: int  # that were run, [CLS] and [SEP] included
+    truncated_texts: int
+    cut_tokens: int  # left out of the truncated texts
+    seconds: float
+
+
+class Tokens(NamedTuple):
+    """The tokens of one text with their vectors; vectors.mean(axis=0) over its length is what encode gives."""
+
+    ids: NDArray[np.int64]  # [T]
+    offsets: NDArray[np.int64]  # [T, 2] start and end in the text; (0, 0) for [CLS] and [SEP]
+    vectors: NDArray[np.float32]  # [T, D], not normalised
+
+
+class Embedder:
+    """A loaded JinaBert model. Safe to use from several threads; works on after a fork."""
+
+    def __init__(
+        self, model: str | os.PathLike[str] | None = None, *, threads: int | None = None, verify: bool = False
+    ) -> None:
+        """Load a model folder: check its files, read the vocabulary, open the graph.
+
+        :param model: model folder made by `python -m export`; None for the embedded model.
+        :param threads: threads to compute with; None for as many processors as this process may use.
+        :param verify: compare the SHA-256 of each file too, not only its size and checksum.
+        :raises ModelError: the folder or a file in it is missing, damaged or of another kind.
+        :raises InputError: threads is not a positive number.
+        """
+        threads = default_threads() if threads is None else _whole("threads", threads, least=1)
+        self._folder = embedded_model() if model is None else os.fspath(model)
+        self._manifest = load_manifest(self._folder)
+        check_files(self._folder, self._manifest, verify)
+        vocabulary = os.path.join(self._folder, VOCABULARY)
+        self._tokenizer = WordPiece.from_file(vocabulary, lower_case=self._manifest.lower_case)
+        self._session = Session(self._folder, self._manifest, threads)
+
+    @property
+    def dimension(self) -> int:
+        """D, the length of a vector."""
+        return self._manifest.dimension
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest text the model was made for, in tokens with [CLS] and [SEP]: the default max_length."""
+        return self._manifest.max_tokens
+
+    @property
+    def threads(self) -> int:
+        """Threads that one run computes with."""
+        return self._session.threads
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the model folder says about itself."""
+        return self._manifest
+
+    @overload
+    def encode(
+        self, texts: str | Iterable[str], *, return_stats: Literal[False] = False, **options: Any
+    ) -> NDArray[np.float32]: ...
+
+    @overload
+    def encode(
+        self, texts: str | Iterable[str], *, return_stats: Literal[True], **options: Any
+    ) -> tuple[NDArray[np.float32], EncodeStats]: ...
+
+    def encode(
+        self,
+        texts: str | Iterable[str],
+        *,
+        max_length: int | None = None,
+        normalize: bool = True,
+        batch_tokens: int = batching.BATCH_TOKENS,
+        overflow: str = "truncate",
+        show_progress: bool | None = None,
+        return_stats: bool = False,
+        batch_size: int | None = None,
+        normalize_embeddings: bool | None = None,
+        convert_to_numpy: bool = True,
+        show_progress_bar: bool | None = None,
+    ) -> NDArray[np.float32] | tuple[NDArray[np.float32], EncodeStats]:
+        """Vectors of texts: the mean of each text's token vectors, of length 1 unless told otherwise.
+
+        :param texts: a text, or any iterable of texts. An empty text has the vector of [CLS][SEP].
+        :param max_length: most tokens of a text, [CLS] and [SEP] included; None for max_tokens. It may be larger
+            than max_tokens: the model extrapolates.
+        :param normalize: give vectors of Euclidean length 1.
+        :param batch_tokens: budget of a batch in tokens (attention counted, see batching.py): time against memory.
+        :param overflow: "truncate" keeps [CLS], the first max_length - 2 tokens and [SEP]; "error" refuses.
+        :param show_progress: draw a line on standard error.
+        :param return_stats: return (vectors, EncodeStats).
+        :param batch_size: most texts in a batch; None for no limit but batch_tokens.
+        :param normalize_embeddings: the reference work's name of `normalize`; wins when given.
+        :param convert_to_numpy: of the reference work; only True.
+        :param show_progress_bar: the reference work's name of `show_progress`; wins when given.
+        :return: [D] float32 for a str, else [n, D] in the order given ([0, D] for none).
+        :raises TypeError: a text is not a str; the message names its index and type.
+        :raises TextTooLongError: with overflow="error".
+        :raises InputError: an argument is out of range.
+        :raises OutputError: a vector is not finite.
+        """
+        start = time.perf_counter()
+        limit = self._limit(max_length)
+        _check_overflow(overflow)
+        batch_tokens = _whole("batch_tokens", batch_tokens, least=1)
+        if batch_size is not None:
+            batch_size = _whole("batch_size", batch_size, least=1)
+        if not convert_to_numpy:
+            raise InputError("convert_to_numpy=False: only numpy arrays are returned; convert them yourself")
+        if normalize_embeddings is not None:
+            normalize = normalize_embeddings
+        if show_progress_bar is not None:
+            show_progress = show_progress_bar
+
+        single = isinstance(texts, str)
+        flat, lengths, truncated, cut = self._tokenize([texts] if single else texts, limit, overflow)
+        vectors = np.empty((len(lengths), self.dimension), np.float32)
+        progress = None
+        if show_progress:
+            from .progress import Progress
+
+            progress = Progress(len(lengths))
+        try:
+            plan = batching.plan(
+                lengths, batch_tokens=batch_tokens, batch_size=batch_size, alone_tokens=self._manifest.alone_tokens
+            )
+            all_ids, all_lengths = np.frombuffer(flat, np.int32), np.array(lengths, np.int64)
+            starts = np.cumsum(all_lengths) - all_lengths
+            for batch in plan:
+                own = all_lengths[batch]
+                ids, mask = batching.pad(all_ids, starts[batch], own, self._tokenizer.pad_id)
+                result = pooling.finish(pooling.means(self._session.run(ids, mask), own), normalize)
+                pooling.check_finite(result, "texts", batch)
+                vectors[batch] = result
+                if progress:
+                    progress.add(len(batch), int(own.sum()))
+        finally:
+            if progress:
+                progress.close()
+        output = vectors[0] if single else vectors
+        if not return_stats:
+            return output
+        seconds = time.perf_counter() - start
+        return output, EncodeStats(len(lengths), len(flat), truncated, cut, seconds)
+
+    def encode_tokens(self, text: str, *, max_length: int | None = None, overflow: str = "truncate") -> Tokens:
+        """Token ids, where they are in the text, and their vectors, for pooling by hand.
+
+        :param text: one text.
+        :param max_length: as in encode.
+        :param overflow: as in encode.
+        :return: ids [T], offsets [T, 2], vectors [T, D] float32, not normalised.
+        :raises TypeError: text is not a str.
+        :raises TextTooLongError: with overflow="error".
+        :raises OutputError: a vector is not finite.
+        """
+        limit = self._limit(max_length)
+        _check_overflow(overflow)
+        _check_text(text)
+        ids, offsets = self._tokenizer.encode_with_offsets(text)
+        if len(ids) > limit:
+            if overflow == "error":
+                raise TextTooLongError(0, len(ids), limit)
+            ids, offsets = [*ids[: limit - 1], ids[-1]], [*offsets[: limit - 1], offsets[-1]]
+        row = np.array([ids], np.int64)
+        vectors = self._session.run(row, np.ones_like(row))[0]
+        pooling.check_finite(vectors, "token", range(len(ids)))
+        return Tokens(row[0], np.array(offsets, np.int64).reshape(-1, 2), vectors)
+
+    def encode_chunks(
+        self,
+        text: str,
+        chunk_tokens: int = 256,
+        overlap: int = 0,
+        spans: Iterable[tuple[int, int]] | None = None,
+        *,
+        max_length: int | None = None,
+        normalize: bool = True,
+    ) -> list[Chunk]:
+        """Late chunking: one pass over the whole text, then a mean per chunk, so that each chunk knows its context.
+
+        See chunking.encode_chunks for the parameters.
+        """
+        from .chunking import encode_chunks
+
+        _check_text(text)
+        return encode_chunks(
+            self._tokenizer,
+            self._session,
+            text,
+            chunk_tokens=_whole("chunk_tokens", chunk_tokens, least=1),
+            overlap=_whole("overlap", overlap, least=0),
+            spans=spans,
+            max_length=self._limit(max_length),
+            normalize=normalize,
+        )
+
+    @overload
+    def count_tokens(self, texts: str) -> int: ...
+
+    @overload
+    def count_tokens(self, texts: Iterable[str]) -> list[int]: ...
+
+    def count_tokens(self, texts: str | Iterable[str]) -> int | list[int]:
+        """Tokens of texts before any truncation, [CLS] and [SEP] included.
+
+        :param texts: a text, or any iterable of texts.
+        :return: a number for a str, else a list of them.
+        :raises TypeError: a text is not a str.
+        """
+        if isinstance(texts, str):
+            return len(self._tokenizer.encode(texts))
+        counts = []
+        for number, text in enumerate(_iterable(texts)):
+            if not isinstance(text, str):
+                raise _not_text(number, text)
+            counts.append(len(self._tokenizer.encode(text)))
+        return counts
+
+    def similarity(
+        self, a: str | Iterable[str] | ArrayLike, b: str | Iterable[str] | ArrayLike
+    ) -> NDArray[np.float32]:
+        """Cosine of each pair of a and b, which are texts or vectors.
+
+        :param a: a text, texts, a vector [D] or vectors [n, D]. Vectors need not have length 1.
+        :param b: the same.
+        :return: float32 [n, m]; a single text or vector on either side drops that axis.
+        :raises InputError: vectors of other than D numbers.
+        """
+        left, right = (self._vectors(side) for side in (a, b))
+        cosines: NDArray[np.float32] = np.clip(left @ right.T, -1, 1).astype(np.float32)
+        return cosines
+
+    def warmup(self, tokens: int = 64) -> None:
+        """Run once, so that the first real text finds memory allocated and pages read.
+
+        :param tokens: length of the run.
+        """
+        row = np.full((1, _whole("tokens", tokens, least=1)), self._tokenizer.pad_id, np.int64)
+        self._session.run(row, np.ones_like(row))
+
+    def close(self) -> None:
+        """Free the model. Using the Embedder afterwards raises JinaBertError."""
+        self._session.close()
+
+    def __enter__(self) -> Embedder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        manifest = self._manifest
+        return f"Embedder({self._folder!r}: {manifest.name}, {manifest.precision}, {self.threads} threads)"
+
+    def _tokenize(self, texts: Iterable[str], limit: int, overflow: str) -> tuple[array[int], list[int], int, int]:
+        # One flat array instead of a list per text: a million short texts then cost 4 bytes a token.
+        flat, lengths = array("i"), []
+        truncated = cut = 0
+        tokenize = self._tokenizer.encode
+        for number, text in enumerate(_iterable(texts)):
+            if not isinstance(text, str):
+                raise _not_text(number, text)
+            ids = tokenize(text)
+            if len(ids) > limit:
+                if overflow == "error":
+                    raise TextTooLongError(number, len(ids), limit)
+                truncated += 1
+                cut += len(ids) - limit
+                ids = [*ids[: limit - 1], ids[-1]]
+            flat.fromlist(ids)
+            lengths.append(len(ids))
+        return flat, lengths, truncated, cut
+
+    def _limit(self, max_length: int | None) -> int:
+        if max_length is None:
+            return self._manifest.max_tokens
+        return _whole("max_length", max_length, least=MIN_MAX_LENGTH)
+
+    def _vectors(self, side: Any) -> NDArray[np.float64]:
+        if isinstance(side, str):
+            return self.encode(side).astype(np.float64)
+        if not isinstance(side, np.ndarray):
+            side = list(side)
+            if not side or isinstance(side[0], str):
+                return self.encode(side).astype(np.float64)
+        vectors = np.asarray(side, np.float64)
+        if vectors.ndim not in (1, 2) or vectors.shape[-1] != self.dimension:
+            raise InputError(f"vectors of shape {list(vectors.shape)}: [{self.dimension}] or [n, {self.dimension}] wanted")
+        norms = np.sqrt((vectors * vectors).sum(axis=-1, keepdims=True))
+        return vectors / np.maximum(norms, pooling.MIN_NORM)
+
+
+def _iterable(texts: object) -> Iterable[Any]:
+    # bytes and dict can be iterated, but into numbers and keys that nobody meant.
+    if isinstance(texts, (bytes, bytearray, memoryview, dict)) or not hasattr(texts, "__iter__"):
+        raise TypeError(f"texts is {type(texts).__name__}, not a str or an iterable of str")
+    return texts
+
+
+def _not_text(number: int, text: object) -> TypeError:
+    return TypeError(f"texts[{number}] is {type(text).__name__}, not str: convert or drop it")
+
+
+def _check_text(text: object) -> None:
+    if not isinstance(text, str):
+        raise TypeError(f"text is {type(text).__name__}, not str")
+
+
+def _check_overflow(overflow: object) -> None:
+    if overflow not in ("truncate", "error"):
+        raise InputError(f"overflow={overflow!r}: 'truncate' or 'error' wanted")
+
+
+def _whole(name: str, value: object, *, least: int) -> int:
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise InputError(f"{name}={value!r}: a whole number wanted") from None
+    if not least <= number < 1 << 31:
+        raise InputError(f"{name}={value!r}: a number from {least:,} to {(1 << 31) - 1:,} wanted")
+    return number

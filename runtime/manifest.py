@@ -1,0 +1,271 @@
+"""The model folder as a contract: manifest.json says what the model is and what each file holds.
+
+Sizes and a checksum of every file are compared at each load (a few milliseconds), SHA-256 when asked.
+Not here: what the model computes (export/) and the session that runs it (session.py).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NamedTuple
+
+import numpy as np
+
+from .errors import ModelError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any, BinaryIO
+
+SCHEMA_VERSION = 1
+MANIFEST, MODEL, MODEL_DATA, VOCABULARY = "manifest.json", "model.onnx", "model.onnx.data", "vocab.txt"
+MAX_MANIFEST_BYTES = 4 << 20  # a real one has a few kilobytes
+
+ROW_WORDS = 1024  # 64-bit words that one sum of the checksum covers
+PIECE_BYTES = 1 << 20  # read at a time: stays in the processor's cache
+
+EXPORT_AGAIN = "copy or export the model folder again"
+
+
+class FileFacts(NamedTuple):
+    """What manifest.json says about one file."""
+
+    size: int  # bytes
+    checksum: str  # 8 hex digits, see checksum()
+    sha256: str  # 64 hex digits
+
+
+class Manifest(NamedTuple):
+    """A checked manifest.json."""
+
+    name: str
+    dimension: int  # D, length of a vector
+    layers: int
+    heads: int
+    intermediate: int
+    vocabulary: int  # rows of the embedding table
+    max_tokens: int  # longest text as trained, [CLS] and [SEP] included
+    normalize: bool  # what the reference does by default; encode(normalize=...) decides
+    lower_case: bool
+    precision: str  # "int8" or "fp32"
+    scheme: str | None
+    alone_tokens: int | None  # texts with more tokens run alone; None: the graph has no blocks
+    files: Mapping[str, FileFacts]
+    document: Mapping[str, Any]  # the whole of manifest.json
+
+
+def load_manifest(folder: str | os.PathLike[str]) -> Manifest:
+    """Read and check manifest.json.
+
+    :param folder: model folder.
+    :return: its manifest; the files it names are not looked at yet (check_files).
+    :raises ModelError: no such folder, no manifest, unreadable, not JSON, another schema, a wrong or missing field.
+    """
+    import json
+
+    folder = os.fspath(folder)
+    if not os.path.isdir(folder):
+        raise ModelError(
+            f"model folder {folder!r} does not exist: pass a folder made with "
+            "`python -m export SOURCE --output DIR`, or no model at all for the embedded one"
+        )
+    path = os.path.join(folder, MANIFEST)
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_MANIFEST_BYTES + 1)
+    except FileNotFoundError:
+        raise ModelError(
+            f"{folder!r} has no {MANIFEST}, so it is not a model folder: make one with "
+            "`python -m export SOURCE --output DIR`"
+        ) from None
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror}): {EXPORT_AGAIN}") from None
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise ModelError(f"{path}: larger than {MAX_MANIFEST_BYTES} bytes, which no manifest is: {EXPORT_AGAIN}")
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(f"{path}: not JSON ({reason}): {EXPORT_AGAIN}") from None
+    return _checked(path, document)
+
+
+def _checked(path: str, document: object) -> Manifest:
+    if not isinstance(document, dict):
+        raise ModelError(f"{path}: holds {_shown(document)}, not an object: {EXPORT_AGAIN}")
+    version = document.get("schema_version")
+    if type(version) is not int or version < 1:
+        raise ModelError(f"{path}: schema_version is {_shown(version)}, not a whole number: {EXPORT_AGAIN}")
+    if version > SCHEMA_VERSION:
+        raise ModelError(
+            f"{path}: schema_version {version} is newer than the {SCHEMA_VERSION} this release reads: "
+            "install a newer release, or export the model again with this one"
+        )
+
+    def text(field: str, value: object, allowed: tuple[str, ...] = ()) -> str:
+        if not isinstance(value, str) or not value or (allowed and value not in allowed):
+            wanted = " or ".join(map(repr, allowed)) or "a string"
+            raise ModelError(f"{path}: {field} is {_shown(value)}, not {wanted}: {EXPORT_AGAIN}")
+        return value
+
+    def number(field: str, value: object, least: int = 1) -> int:
+        if type(value) is not int or not least <= value < 1 << 53:
+            raise ModelError(f"{path}: {field} is {_shown(value)}, not a whole number from {least}: {EXPORT_AGAIN}")
+        return value
+
+    def flag(field: str, value: object) -> bool:
+        if not isinstance(value, bool):
+            raise ModelError(f"{path}: {field} is {_shown(value)}, not true or false: {EXPORT_AGAIN}")
+        return value
+
+    def table(field: str, value: object) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise ModelError(f"{path}: {field} is {_shown(value)}, not an object: {EXPORT_AGAIN}")
+        return value
+
+    def digits(field: str, value: object, count: int) -> str:
+        if not isinstance(value, str) or len(value) != count or not set(value) <= set("0123456789abcdef"):
+            raise ModelError(f"{path}: {field} is {_shown(value)}, not {count} hex digits: {EXPORT_AGAIN}")
+        return value
+
+    files = {}
+    for name, facts in table("files", document.get("files")).items():
+        if not _plain(name):
+            raise ModelError(
+                f"{path}: files names {_shown(name)}, which is not a plain file name inside the folder: "
+                "do not use this folder unless you know where it comes from"
+            )
+        table(f"files[{name!r}]", facts)
+        files[name] = FileFacts(
+            number(f"files[{name!r}].size", facts.get("size"), least=0),
+            digits(f"files[{name!r}].checksum", facts.get("checksum"), 8),
+            digits(f"files[{name!r}].sha256", facts.get("sha256"), 64),
+        )
+    for name in (MODEL, VOCABULARY):
+        if name not in files:
+            raise ModelError(f"{path}: files does not list {name}: {EXPORT_AGAIN}")
+    text("architecture", document.get("architecture"), ("jinabert",))
+    text("pooling", document.get("pooling"), ("mean",))
+    tokenizer = table("tokenizer", document.get("tokenizer"))
+    text("tokenizer.type", tokenizer.get("type"), ("wordpiece",))
+    scheme, alone_tokens = document.get("scheme"), document.get("alone_tokens")
+    return Manifest(
+        name=text("name", document.get("name")),
+        dimension=number("dimension", document.get("dimension")),
+        layers=number("layers", document.get("layers")),
+        heads=number("heads", document.get("heads")),
+        intermediate=number("intermediate", document.get("intermediate")),
+        vocabulary=number("vocabulary", document.get("vocabulary")),
+        max_tokens=number("max_tokens", document.get("max_tokens"), least=3),
+        normalize=flag("normalize", document.get("normalize")),
+        lower_case=flag("tokenizer.lower_case", tokenizer.get("lower_case")),
+        precision=text("precision", document.get("precision"), ("int8", "fp32")),
+        scheme=None if scheme is None else text("scheme", scheme, ("per-token", "optimum")),
+        alone_tokens=None if alone_tokens is None else number("alone_tokens", alone_tokens),
+        files=files,
+        document=document,
+    )
+
+
+def check_files(folder: str | os.PathLike[str], manifest: Manifest, verify: bool = False) -> None:
+    """Compare the files of a model folder with its manifest.
+
+    :param folder: model folder.
+    :param manifest: what load_manifest returned for it.
+    :param verify: compare SHA-256 as well, which also finds what was changed on purpose.
+    :raises ModelError: naming the first file that is missing, no regular file, outside the folder, unreadable or different.
+    """
+    folder = os.fspath(folder)
+    inside = os.path.join(os.path.realpath(folder), "")
+    for name, facts in manifest.files.items():
+        path = os.path.join(folder, name)
+        if not os.path.realpath(path).startswith(inside):
+            raise ModelError(f"{path}: a link that leads outside the model folder: put the file itself there")
+        if not os.path.isfile(path):
+            state = "not a regular file" if os.path.lexists(path) else "missing"
+            raise ModelError(f"{path}: {state}: {EXPORT_AGAIN}")
+        _check_file(path, facts, verify)
+    # onnxruntime would map this one unasked if model.onnx refers to it.
+    data = os.path.join(folder, MODEL_DATA)
+    if MODEL_DATA not in manifest.files and os.path.lexists(data):
+        raise ModelError(f"{data}: not listed in {MANIFEST}: remove it, or {EXPORT_AGAIN}")
+
+
+def _check_file(path: str, facts: FileFacts, verify: bool) -> None:
+    try:
+        with open(path, "rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size != facts.size:
+                raise ModelError(f"{path}: {size} bytes where {MANIFEST} says {facts.size}: {EXPORT_AGAIN}")
+            if checksum(file) != facts.checksum:
+                raise ModelError(f"{path}: damaged (its checksum is not that of {MANIFEST}): {EXPORT_AGAIN}")
+            if verify:
+                file.seek(0)
+                if sha256(file) != facts.sha256:
+                    raise ModelError(f"{path}: changed (its SHA-256 is not that of {MANIFEST}): {EXPORT_AGAIN}")
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror}): {EXPORT_AGAIN}") from None
+
+
+def checksum(file: BinaryIO | Any) -> str:
+    """Checksum of the rest of a file that finds truncation and flipped bits at the speed of memory.
+
+    The bytes, filled up with zeros to a multiple of 8192, are rows of 1024 little-endian 64-bit words; each row is summed
+    modulo 2**64, and the checksum is the CRC-32 of the sums' little-endian bytes. Any single damaged word changes it
+    but for a chance of 2**-32. It is no defence against intent: that is what SHA-256 is for.
+
+    :param file: binary file with readinto, at its start.
+    :return: 8 hex digits.
+    """
+    from zlib import crc32
+
+    piece = bytearray(PIECE_BYTES)
+    view = memoryview(piece)
+    words = np.frombuffer(piece, dtype="<u8").reshape(-1, ROW_WORDS)
+    row_bytes = ROW_WORDS * 8
+    result = 0
+    while True:
+        filled = 0
+        while filled < PIECE_BYTES:
+            count = file.readinto(view[filled:])
+            if not count:
+                break
+            filled += count
+        rows = -(-filled // row_bytes)
+        view[filled : rows * row_bytes] = bytes(rows * row_bytes - filled)
+        sums = np.add.reduce(words[:rows], axis=1)
+        if sys.byteorder == "big":
+            sums = sums.byteswap()
+        result = crc32(sums.tobytes(), result)
+        if filled < PIECE_BYTES:
+            return f"{result:08x}"
+
+
+def sha256(file: BinaryIO | Any) -> str:
+    """SHA-256 of the rest of a file, 64 hex digits."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    while piece := file.read(PIECE_BYTES):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def file_facts(path: str | os.PathLike[str]) -> FileFacts:
+    """Size, checksum and SHA-256 of a file, as manifest.json lists them."""
+    with open(path, "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        fast = checksum(file)
+        file.seek(0)
+        return FileFacts(size, fast, sha256(file))
+
+
+def _plain(name: str) -> bool:
+    return bool(name) and name not in (".", "..") and not any(c in '/\\:' or ord(c) < 32 for c in name)
+
+
+def _shown(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else shown[:57] + "..."

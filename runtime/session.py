@@ -1,0 +1,168 @@
+"""The onnxruntime session: how it is opened, run, and survives a fork.
+
+Every setting that trades time against memory stands here, at the top.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+# onnxruntime 1.29 and later reports usage unless this is set before it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+import weakref
+
+import numpy as np
+
+from .errors import JinaBertError, ModelError, OutOfMemoryError
+from .manifest import EXPORT_AGAIN, MODEL
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from .manifest import Manifest
+
+GRAPH_OPTIMIZATION = "ORT_DISABLE_ALL"  # a name in onnxruntime.GraphOptimizationLevel; the export has optimised the graph
+MEMORY_ARENA = True  # keep freed activations for the next run
+MEMORY_PATTERN = False  # plans per shape, and ours all differ
+SHRINK_TOKENS = 2048  # after a run over more tokens than this the arena gives its memory back; None for never
+CONFIG_ENTRIES = {
+    "session.intra_op.allow_spinning": "1",
+}
+LOG_SEVERITY = 4  # fatal: whatever is an error reaches us as an exception too, and standard error stays ours
+
+_live: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+class Session:
+    """A loaded graph. `run` may be called from several threads at once, and in a child process after a fork."""
+
+    def __init__(self, folder: str, manifest: Manifest, threads: int) -> None:
+        """Load the graph of a model folder.
+
+        :param folder: model folder whose files were checked.
+        :param manifest: its manifest.
+        :param threads: threads that one run computes with.
+        :raises ModelError: onnxruntime does not take the graph, or its inputs and outputs are not ours.
+        """
+        self.threads = threads
+        self.dimension = manifest.dimension
+        self._folder = folder
+        self._manifest = manifest
+        self._handle: Any = self._open()
+        self._closed = False
+        _live.add(self)
+
+    def _open(self) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, GRAPH_OPTIMIZATION)
+        options.enable_cpu_mem_arena = MEMORY_ARENA
+        options.enable_mem_pattern = MEMORY_PATTERN
+        options.log_severity_level = LOG_SEVERITY
+        for key, value in CONFIG_ENTRIES.items():
+            options.add_session_config_entry(key, value)
+        path = os.path.join(self._folder, MODEL)  # by path: onnxruntime then maps model.onnx.data beside it
+        try:
+            handle = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            if _is_memory(error):
+                raise OutOfMemoryError(f"{path}: not enough memory to load the model") from None
+            raise ModelError(f"{path}: onnxruntime {_version()} cannot load it ({_line(error)}): {EXPORT_AGAIN}") from None
+        inputs = {(node.name, node.type) for node in handle.get_inputs()}
+        outputs = [(node.name, node.type) for node in handle.get_outputs()]
+        wanted = {("input_ids", "tensor(int64)"), ("attention_mask", "tensor(int64)")}
+        if inputs != wanted or outputs[:1] != [("last_hidden_state", "tensor(float)")]:
+            raise ModelError(
+                f"{path}: its inputs and outputs are {sorted(inputs)} and {outputs}, not int64 input_ids and "
+                f"attention_mask and float last_hidden_state: {EXPORT_AGAIN}"
+            )
+        return handle
+
+    def run(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Token vectors of one batch.
+
+        :param ids: [B, L] token ids, padded at the end.
+        :param mask: [B, L], 1 for a token and 0 for padding.
+        :return: [B, L, D] float32; rows of padding hold anything.
+        :raises JinaBertError: after close().
+        :raises OutOfMemoryError: onnxruntime could not allocate.
+        :raises ModelError: onnxruntime failed, or the output's shape is not the manifest's.
+        """
+        handle = self._handle
+        if handle is None:
+            if self._closed:
+                raise JinaBertError("this Embedder is closed: make a new one")
+            handle = self._handle = self._open()  # first use in a forked child
+        run_options = None
+        if SHRINK_TOKENS is not None and ids.size > SHRINK_TOKENS:
+            from onnxruntime import RunOptions
+
+            run_options = RunOptions()
+            run_options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        try:
+            hidden: NDArray[np.float32] = handle.run(
+                ["last_hidden_state"], {"input_ids": ids, "attention_mask": mask}, run_options
+            )[0]
+        except Exception as error:
+            shape = f"a batch of {ids.shape[0]} x {ids.shape[1]} tokens"
+            if _is_memory(error):
+                raise OutOfMemoryError(
+                    f"not enough memory for {shape}: lower max_length or batch_tokens"
+                ) from None
+            path = os.path.join(self._folder, MODEL)
+            raise ModelError(f"{path}: failed on {shape} ({_line(error)}): {EXPORT_AGAIN}") from None
+        if hidden.shape != (*ids.shape, self._manifest.dimension):
+            path = os.path.join(self._folder, MODEL)
+            raise ModelError(
+                f"{path}: gave {list(hidden.shape)} for {list(ids.shape)} tokens where the manifest says dimension "
+                f"{self._manifest.dimension}: {EXPORT_AGAIN}"
+            )
+        return hidden
+
+    def close(self) -> None:
+        """Free the graph; runs under way in other threads finish first."""
+        self._closed = True
+        self._handle = None
+
+    def _leave_to_parent(self) -> None:
+        # The session's threads exist in the parent only, and its destructor would wait for them for ever: keep it
+        # alive, beyond the end of the interpreter, and open another when the child needs one.
+        if self._handle is not None:
+            import ctypes
+
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._handle))
+            self._handle = None
+
+
+def _after_fork_in_child() -> None:
+    for session in list(_live):
+        session._leave_to_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _is_memory(error: Exception) -> bool:
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "bad_alloc" in text or "allocate" in text or "out of memory" in text
+
+
+def _line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    line = lines[0] if lines else type(error).__name__
+    return line if len(line) <= 200 else line[:197] + "..."
+
+
+def _version() -> str:
+    module = sys.modules.get("onnxruntime")
+    return str(getattr(module, "__version__", ""))
