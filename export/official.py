@@ -61,7 +61,7 @@ def official_name(*candidates: str | None) -> str | None:
         path or of a hub cache folder), or None.
     """
     for candidate in candidates:
-        parts = (candidate or "").replace("--", "/").rstrip("/").split("/")
+        parts = (candidate or "").partition("@")[0].replace("--", "/").rstrip("/").split("/")
         for name in PUBLISHED:
             organisation, short = name.split("/")
             if (
@@ -73,10 +73,10 @@ def official_name(*candidates: str | None) -> str | None:
     return None
 
 
-def check(name: str, encode: Callable[[str], NDArray[np.float32]]) -> dict[str, object]:
+def check(name: str, encode: Callable[[str], NDArray[np.float64]]) -> dict[str, object]:
     """
     :param name: a key of ``PUBLISHED``.
-    :param encode: gives the mean of the last hidden states of a text, not normalised, float32 [D].
+    :param encode: gives the mean of the last hidden states of a text, not normalised, float64 [D].
     :return: how far the vectors are from the published numbers.
     :raises ExportError: farther than the tolerance of the source.
     """

@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from runtime.tokenizer import WordPiece
 
 import export
 from export import baseline, checkpoint, folder, graph, official, source, texts, trace, verify
-from export.config import JinaBertConfig, read_json
+from export.config import read_json
 from export.errors import ExportError
 from export.verify import Figures, Progress
+from export.vocabulary import load_vocabulary
 from runtime.manifest import MODEL, SCHEMA_VERSION, VOCABULARY, file_facts
 from runtime.threads import default_threads
+from runtime.tokenizer import WordPiece
 
 if TYPE_CHECKING:
     from export.modeling import JinaBertModel
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 # What is left out of the longest text that the baseline is verified on: its graph holds several score tensors
 # [heads, length, length] at once, 18 GB at 8192 tokens.
 BASELINE_TOKENS = 2048
-# A maximum above this in a config means "not set".
-PLAUSIBLE_MAX_TOKENS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -78,20 +77,13 @@ def _run(
     final, reference = work / "final", work / "fp32"
     final.mkdir()
     reference.mkdir()
-    vocabulary = checkpoint.load_vocabulary(checkpoint_folder)
-    if len(vocabulary) > model.config.vocab_size:
-        raise ExportError(
-            f"the vocabulary has {len(vocabulary):,} entries and the embedding table {model.config.vocab_size:,} rows: "
-            "vocab.txt and the weights are of different checkpoints"
-        )
+    vocabulary = load_vocabulary(checkpoint_folder, model.config)
     (final / VOCABULARY).write_text(
-        "".join(f"{token}\n" for token in vocabulary), encoding="utf-8", newline="\n"
+        "".join(f"{token}\n" for token in vocabulary.tokens), encoding="utf-8", newline="\n"
     )
-    lower_case = checkpoint.lower_case(checkpoint_folder)
-    tokenizer = WordPiece.from_file(final / VOCABULARY, lower_case=lower_case)
-    max_tokens = _max_tokens(model.config)
+    tokenizer = WordPiece.from_file(final / VOCABULARY, lower_case=vocabulary.lower_case)
     baseline_scheme = settings.precision == "int8" and settings.scheme == "optimum"
-    longest = min(max_tokens, BASELINE_TOKENS) if baseline_scheme else max_tokens
+    longest = min(vocabulary.max_tokens, BASELINE_TOKENS) if baseline_scheme else vocabulary.max_tokens
     progress(f"tokenizing {len(corpus):,} verification texts")
     tokens = [_truncated(tokenizer.encode(text), longest) for text in corpus]
 
@@ -134,7 +126,7 @@ def _run(
             progress=progress,
         )
     if settings.precision == "int8" and not baseline_scheme:
-        products = graph.products(traced)
+        products = graph.product_names(traced)
         progress(f"quantising each of {len(products)} products alone")
         verification["layers"] = verify.layer_report(
             lambda name: graph.rewrite(traced, precision="int8", only={name}),
@@ -147,21 +139,23 @@ def _run(
 
     progress(f"writing {settings.output}")
     config = model.config
+    came_from = source.provenance(settings.source, checkpoint_folder)
+    weights = [*checkpoint.weight_files(checkpoint_folder), checkpoint_folder / "config.json"]
     opset = next(entry.version for entry in traced.opset_import if entry.domain in ("", "ai.onnx"))
     manifest: dict[str, object] = {
         "schema_version": SCHEMA_VERSION,
-        "name": settings.name or _name(settings.source),
+        "name": settings.name or Path(came_from["name"] or settings.source).name,
         "architecture": "jinabert",
-        "source": _describe_source(settings, checkpoint_folder),
+        "source": {**came_from, "sha256": {file.name: file_facts(file).sha256 for file in sorted(weights)}},
         "dimension": config.hidden_size,
         "layers": config.num_hidden_layers,
         "heads": config.num_attention_heads,
         "intermediate": config.intermediate_size,
         "vocabulary": config.vocab_size,
-        "max_tokens": max_tokens,
+        "max_tokens": vocabulary.max_tokens,
         "pooling": "mean",
         "normalize": True,
-        "tokenizer": {"type": "wordpiece", "lower_case": lower_case},
+        "tokenizer": {"type": "wordpiece", "lower_case": vocabulary.lower_case},
         "precision": settings.precision,
         "scheme": settings.scheme if settings.precision == "int8" else None,
         "alone_tokens": None if baseline_scheme else graph.ALONE_TOKENS,
@@ -202,36 +196,9 @@ def _official(
         return None
 
 
-def _max_tokens(config: JinaBertConfig) -> int:
-    maximum = int(config.max_position_embeddings)
-    return maximum if 3 <= maximum <= PLAUSIBLE_MAX_TOKENS else 8192
-
-
 def _truncated(tokens: list[int], longest: int) -> list[int]:
     """As the runtime does it: [SEP] stays the last token."""
     return tokens if len(tokens) <= longest else [*tokens[: longest - 1], tokens[-1]]
-
-
-def _name(source_name: str) -> str:
-    """The last part of a hub name or of a folder's path, and of the model's name in a hub cache's path."""
-    path = Path(source_name)
-    if path.is_dir():
-        path = path.resolve()
-        if path.parent.name == "snapshots":
-            return path.parent.parent.name.split("--")[-1]
-    return path.name
-
-
-def _describe_source(settings: Settings, checkpoint_folder: Path) -> dict[str, object]:
-    """Where the weights come from; of a local folder the name alone, since its path means nothing elsewhere."""
-    local = Path(settings.source).is_dir()
-    in_cache = checkpoint_folder.resolve().parent.name == "snapshots"
-    files = [*checkpoint.weight_files(checkpoint_folder), checkpoint_folder / "config.json"]
-    return {
-        "name": _name(settings.source) if local else settings.source,
-        "revision": checkpoint_folder.resolve().name if in_cache else settings.revision,
-        "sha256": {file.name: file_facts(file).sha256 for file in sorted(files)},
-    }
 
 
 def _made_with(opset: int) -> dict[str, object]:
