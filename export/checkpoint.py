@@ -17,8 +17,9 @@ from torch import Tensor
 from export.config import load_config, read_json
 from export.errors import ExportError, listing
 from export.modeling import JinaBertModel
+from export.vocabulary import Vocabulary, load_vocabulary
 
-__all__ = ["UNUSED_KEYS", "load_model", "read_state", "weight_files"]
+__all__ = ["UNUSED_KEYS", "Vocabulary", "load_model", "load_vocabulary", "read_state", "weight_files"]
 
 # Keys of published checkpoints that do not take part in embedding: the tanh pooler on [CLS], the heads of
 # pre-training, and buffers that follow from the sizes.
@@ -113,7 +114,10 @@ def _check(folder: Path, expected: dict[str, torch.nn.Parameter], state: dict[st
         if state[key].shape != expected[key].shape
     ]
     note("wrong shape", shapes)
-    note("not floating point", [f"{key} {state[key].dtype}" for key in both if not state[key].is_floating_point()])
+    note(
+        "not floating point",
+        [f"{key} {state[key].dtype}" for key in both if not state[key].is_floating_point()],
+    )
     # In float32, where a float64 beyond its range would become infinite.
     note("not finite", [key for key in both if not bool(torch.isfinite(state[key].to(torch.float32)).all())])
     if problems:
@@ -131,7 +135,9 @@ def _read_pickled(file: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
     ):
-        raise ExportError(f"{file} holds something other than a dict of tensors: give the state dict of the model")
+        raise ExportError(
+            f"{file} holds something other than a dict of tensors: give the state dict of the model"
+        )
     return state
 
 
@@ -140,7 +146,9 @@ def _reading(file: Path, read: Callable[[], Any]) -> Any:
         return read()
     except FileNotFoundError:
         raise ExportError(f"{file} is missing: fetch the checkpoint again") from None
-    except Exception as error:  # a damaged file raises anything, and torch's text about pickles runs over pages
+    except (
+        Exception
+    ) as error:  # a damaged file raises anything, and torch's text about pickles runs over pages
         if "weights_only" in str(error).lower() or "Weights only" in str(error):
             raise ExportError(
                 f"{file} holds pickled code, not only tensors, and was not loaded: convert it to safetensors"

@@ -91,7 +91,13 @@ def load_config(folder: Path) -> JinaBertConfig:
     _require(path, fields, "emb_pooler", (None, "mean"), missing=None)
     sizes = {
         name: _size(path, fields, name)
-        for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+        for name in (
+            "vocab_size",
+            "hidden_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "intermediate_size",
+        )
     }
     if sizes["hidden_size"] % sizes["num_attention_heads"]:
         raise ExportError(
@@ -119,11 +125,17 @@ def _refuse_qk_post_norm(path: Path, fields: dict[str, Any]) -> None:
             )
 
 
-def _require(path: Path, fields: dict[str, Any], name: str, allowed: tuple[str | None, ...], missing: str | None) -> None:
+def _require(
+    path: Path, fields: dict[str, Any], name: str, allowed: tuple[str | None, ...], missing: str | None
+) -> None:
     value = fields.get(name, missing)
     if value in allowed:
         return
-    seen = f"{name} is {value!r}" if name in fields else f"{name} is not set" + (f" (= {missing})" if missing else "")
+    seen = (
+        f"{name} is {value!r}"
+        if name in fields
+        else f"{name} is not set" + (f" (= {missing})" if missing else "")
+    )
     expected = " or ".join(repr(choice) for choice in allowed if choice is not None)
     raise ExportError(f"{path}: {seen}, and only {expected} is implemented: export a JinaBert checkpoint")
 

@@ -56,7 +56,13 @@ def alibi_slopes(heads: int) -> list[float]:
 
 
 def attention(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor, slopes: Tensor, block_rows: int | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor,
+    slopes: Tensor,
+    block_rows: int | None = None,
+    scale: float | None = None,
 ) -> Tensor:
     """Attention with symmetric ALiBi: softmax(q·kᵀ / sqrt(d) - slope · |i - j|) · v over the real tokens.
 
@@ -70,25 +76,35 @@ def attention(
     :param slopes: positive slope of each head, float32 [heads].
     :param block_rows: compute this many query rows at a time, so that memory grows with block_rows · length instead
         of length²; None computes all at once (and is the form to trace).
+    :param scale: 1 / sqrt(d) as a number, for a trace, in which the shape of q is none.
     :return: float32 [batch, heads, length, d].
     """
     length = q.shape[2]
+    if scale is None:
+        scale = 1.0 / math.sqrt(q.shape[3])
     positions = torch.arange(length, dtype=q.dtype, device=q.device)
     # The lowest finite number, not -inf: a row whose keys are all padding stays finite.
     padding = (1.0 - mask[:, None, None, :].to(q.dtype)) * torch.finfo(q.dtype).min
     if block_rows is None:
-        return _attend(q, k, v, positions, positions, padding, slopes)
+        return _attend(q, k, v, positions, positions, padding, slopes, scale)
     blocks = [
-        _attend(q[:, :, rows], k, v, positions[rows], positions, padding, slopes)
+        _attend(q[:, :, rows], k, v, positions[rows], positions, padding, slopes, scale)
         for rows in (slice(start, start + block_rows) for start in range(0, length, block_rows))
     ]
     return torch.cat(blocks, dim=2)
 
 
 def _attend(
-    q: Tensor, k: Tensor, v: Tensor, rows: Tensor, columns: Tensor, padding: Tensor, slopes: Tensor
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rows: Tensor,
+    columns: Tensor,
+    padding: Tensor,
+    slopes: Tensor,
+    scale: float,
 ) -> Tensor:
-    scores = torch.matmul(q, k.transpose(2, 3)) * (1.0 / math.sqrt(q.shape[3]))
+    scores = torch.matmul(q, k.transpose(2, 3)) * scale
     alibi = -slopes[:, None, None] * (rows[:, None] - columns[None, :]).abs()
     return torch.matmul(torch.softmax(scores + padding + alibi, dim=-1), v)
 
@@ -136,6 +152,7 @@ class JinaBertAttention(nn.Module):
     def __init__(self, config: JinaBertConfig) -> None:
         super().__init__()
         self.heads = config.num_attention_heads
+        self.head_width = config.hidden_size // config.num_attention_heads
         self.self = JinaBertSelfAttention(config)
         self.output = JinaBertSelfOutput(config)
         # Not in the checkpoint: it follows from the number of heads.
@@ -149,10 +166,10 @@ class JinaBertAttention(nn.Module):
         batch, length, width = hidden.shape
 
         def split(x: Tensor) -> Tensor:
-            return x.view(batch, length, self.heads, width // self.heads).transpose(1, 2)
+            return x.view(batch, length, self.heads, self.head_width).transpose(1, 2)
 
         q, k, v = (split(linear(hidden)) for linear in (self.self.query, self.self.key, self.self.value))
-        context = attention(q, k, v, mask, self.slopes, block_rows)
+        context = attention(q, k, v, mask, self.slopes, block_rows, 1.0 / math.sqrt(self.head_width))
         merged = context.transpose(1, 2).reshape(batch, length, width)
         normalised: Tensor = self.output.LayerNorm(self.output.dense(merged) + hidden)
         return normalised

@@ -6,10 +6,7 @@ Two forms: the plain graph, which onnxruntime runs as it is, and the coarse one,
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -21,6 +18,7 @@ from optimum.utils import NormalizedTextConfig
 
 from export.errors import ExportError
 from export.modeling import JinaBertModel, fold_token_types
+from export.quiet import quiet
 
 __all__ = ["MAX_OPSET", "JinaBertOnnxConfig", "trace"]
 
@@ -28,6 +26,8 @@ __all__ = ["MAX_OPSET", "JinaBertOnnxConfig", "trace"]
 _TRACED_OPSET = 20
 # ... and the newest that onnx's own converter is trusted with, from there.
 MAX_OPSET = 21
+# Said at every export by torch, whichever way optimum calls it.
+_WARNED = ("You are using the legacy TorchScript-based ONNX export", "The feature will be removed")
 
 
 class JinaBertOnnxConfig(TextEncoderOnnxConfig):  # type: ignore[misc]
@@ -60,7 +60,9 @@ def trace(model: JinaBertModel, path: Path, *, coarse: bool, opset: int = MAX_OP
     fold_token_types(model)
     blocked, model.block_rows, model.coarse = model.block_rows, None, coarse
     try:
-        with _quiet():
+        with quiet(["optimum"], _WARNED):
+            # A value of the example that gets frozen into the graph is an error, not a warning.
+            warnings.filterwarnings("error", category=torch.jit.TracerWarning)
             # The fix of dynamic axes runs the graph, and no runtime knows the coarse node.
             export(
                 model,
@@ -89,20 +91,3 @@ def _drop_identities(graph: onnx.GraphProto) -> None:
         node.input[:] = [source.get(name, name) for name in node.input]
     del graph.node[:]
     graph.node.extend(kept)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence what torch and optimum say at every export, and nothing else."""
-    names = ("optimum", "optimum.exporters.onnx.convert", "torch.onnx")
-    levels = {name: logging.getLogger(name).level for name in names}
-    for name in names:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=DeprecationWarning)
-            warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
-            yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
