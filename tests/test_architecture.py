@@ -1,0 +1,107 @@
+"""What may import what: runtime/ is onnxruntime, numpy and the standard library, and importing it costs nothing."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+RUNTIME_FILES = sorted((ROOT / "runtime").rglob("*.py"))
+RUNTIME_TESTS = sorted((ROOT / "tests" / "runtime").rglob("*.py"))
+ALLOWED = {"numpy", "onnxruntime", "runtime"} | set(sys.stdlib_module_names)
+PUBLIC = [
+    "Chunk",
+    "Embedder",
+    "EncodeStats",
+    "InputError",
+    "JinaBertError",
+    "Manifest",
+    "ModelError",
+    "OutOfMemoryError",
+    "OutputError",
+    "TextTooLongError",
+    "Tokens",
+    "WordPiece",
+    "__version__",
+]
+
+
+def imported(file: Path) -> Iterator[str]:
+    """Top-level names of the absolute imports anywhere in a file, inside functions too."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield (node.module or "").partition(".")[0]
+
+
+def run_fresh(code: str) -> str:
+    """What a new interpreter prints that knows of this repository and of site-packages."""
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+@pytest.mark.parametrize("file", RUNTIME_FILES, ids=lambda file: file.relative_to(ROOT).as_posix())
+def test_runtime_imports_only_onnxruntime_numpy_and_the_standard_library(file: Path) -> None:
+    assert set(imported(file)) <= ALLOWED
+
+
+@pytest.mark.parametrize("file", RUNTIME_TESTS, ids=lambda file: file.relative_to(ROOT).as_posix())
+def test_runtime_tests_need_nothing_of_the_export(file: Path) -> None:
+    assert not set(imported(file)) & {"export", "torch", "transformers", "optimum", "safetensors", "huggingface_hub"}
+
+
+def test_there_are_runtime_files_to_check() -> None:
+    assert len(RUNTIME_FILES) > 5
+
+
+def test_import_runtime_loads_neither_numpy_nor_onnxruntime() -> None:
+    code = "import sys, runtime; print(sorted({name.partition('.')[0] for name in sys.modules}))"
+    modules = set(ast.literal_eval(run_fresh(code)))
+    assert not modules & {"numpy", "onnxruntime", "export", "torch"}
+
+
+def test_using_the_runtime_loads_nothing_of_the_export() -> None:
+    code = (
+        "import sys, runtime, runtime.embed; runtime.Embedder; "
+        "print(sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    modules = set(ast.literal_eval(run_fresh(code)))
+    assert not modules & {"export", "torch", "transformers", "onnx", "tokenizers", "optimum", "safetensors"}
+
+
+def test_import_export_alone_needs_no_extra() -> None:
+    code = "import sys, export, export.__main__; print(sorted({n.partition('.')[0] for n in sys.modules}))"
+    modules = set(ast.literal_eval(run_fresh(code)))
+    assert not modules & {"torch", "transformers", "onnx", "optimum", "onnxruntime"}
+
+
+def test_public_names_are_these_and_all_of_them_resolve() -> None:
+    import runtime
+
+    assert sorted(runtime.__all__) == PUBLIC
+    assert all(getattr(runtime, name) is not None for name in runtime.__all__)
+    assert set(PUBLIC) <= set(dir(runtime))
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    import runtime
+
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = runtime.no_such_name
+
+
+def test_versions_agree() -> None:
+    import tomllib
+
+    import export
+    import runtime
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert runtime.__version__ == export.__version__ == project["version"]
