@@ -54,7 +54,14 @@ def test_runtime_imports_only_onnxruntime_numpy_and_the_standard_library(file: P
 
 @pytest.mark.parametrize("file", RUNTIME_TESTS, ids=lambda file: file.relative_to(ROOT).as_posix())
 def test_runtime_tests_need_nothing_of_the_export(file: Path) -> None:
-    assert not set(imported(file)) & {"export", "torch", "transformers", "optimum", "safetensors", "huggingface_hub"}
+    assert not set(imported(file)) & {
+        "export",
+        "torch",
+        "transformers",
+        "optimum",
+        "safetensors",
+        "huggingface_hub",
+    }
 
 
 def test_there_are_runtime_files_to_check() -> None:
