@@ -25,7 +25,7 @@ _LONGEST_CHUNK = 64  # characters; a longer chunk is hardly met twice
 _BLOCK = 65_536  # characters split at a time, so that one line of 10 MB does not become 2 million strings at once
 
 # str.split breaks at these, `tokenizers` drops them, as it drops NUL.
-_NO_BREAKS = ("\x1c", "\x1d", "\x1e", "\x1f", "\x85")
+_NO_BREAKS = ("\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x1f", "\x85")
 
 
 class WordPiece:
@@ -187,8 +187,7 @@ class WordPiece:
         if "[" in chunk:
             for token in self._special:
                 if token in chunk:
-                    cut = [part.split(token) for part in parts]
-                    parts = [piece for pieces in cut for part in pieces for piece in (token, part)][1:]
+                    parts = [piece for part in parts for piece in _interleave(part.split(token), token)]
         return parts
 
     def _pieces(self, word: str) -> list[tuple[int, int]]:
@@ -238,6 +237,12 @@ class _ChunkCache(dict[str, tuple[int, ...]]):
                 self.clear()
             self[chunk] = ids
         return ids
+
+
+def _interleave(parts: list[str], between: str) -> list[str]:
+    joined = [between] * (2 * len(parts) - 1)
+    joined[::2] = parts
+    return joined
 
 
 def _steady(text: str) -> str:
