@@ -1,0 +1,286 @@
+"""Verification passes what is right and refuses what is wrong: graphs, texts, published numbers."""
+
+from __future__ import annotations
+
+import lzma
+import math
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import numpy_helper
+
+from export import official, report, texts, verify
+from export.checkpoint import load_model
+from export.errors import ExportError
+from export.modeling import JinaBertModel
+from export.trace import trace
+
+STREAM = [2, *range(5, 20), 3]  # ids of the tiny vocabulary
+
+
+@pytest.fixture(scope="module")
+def model(tiny_checkpoint: Path) -> JinaBertModel:
+    return load_model(tiny_checkpoint)
+
+
+@pytest.fixture(scope="module")
+def plain(model: JinaBertModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("plain") / "plain.onnx"
+    trace(model, path, coarse=False)
+    return path
+
+
+def changed(plain: Path, target: Path, change: float, weight: str = "encoder.layer.0.mlp.wo.bias") -> Path:
+    """A copy of the graph in which one number of a weight is another."""
+    graph = onnx.load(plain)
+    tensor = next(tensor for tensor in graph.graph.initializer if tensor.name == weight)
+    array = numpy_helper.to_array(tensor).copy()
+    array.flat[0] += change
+    tensor.CopyFrom(numpy_helper.from_array(array, weight))
+    onnx.save(graph, target)
+    return target
+
+
+def random_texts(count: int, longest: int = 40) -> list[list[int]]:
+    chance = np.random.default_rng(1)
+    return [[2, *chance.integers(5, 60, length).tolist(), 3] for length in chance.integers(0, longest, count)]
+
+
+def test_the_traced_graph_is_the_model_alone_and_in_padded_batches(model: JinaBertModel, plain: Path) -> None:
+    figures = verify.verify_fp32(model, plain, STREAM, longest=513)
+    assert list(figures["alone"]) == ["1", "2", "3", "8", "100", "513"]
+    assert max(figures["alone"].values()) <= 1e-6
+    assert figures["padded"] <= 1e-6
+    assert max(max(batch) for batch in figures["batches"]) == 513
+
+
+def test_a_graph_that_is_not_the_model_is_refused(model: JinaBertModel, plain: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        ExportError, match="fp32 graph is not the model: the unit vector of a text of 1 token"
+    ):
+        verify.verify_fp32(model, changed(plain, tmp_path / "wrong.onnx", 0.01), STREAM, longest=8)
+
+
+def test_a_graph_whose_padding_leaks_is_refused(model: JinaBertModel, plain: Path, tmp_path: Path) -> None:
+    graph = onnx.load(plain)
+    # Every token counts: the mask is replaced by ones of its shape.
+    ones = [
+        onnx.helper.make_node("Equal", ["attention_mask", "attention_mask"], ["all_true"]),
+        onnx.helper.make_node("Cast", ["all_true"], ["all_ones"], to=onnx.TensorProto.INT64),
+    ]
+    for node in graph.graph.node:
+        for index, name in enumerate(node.input):
+            if name == "attention_mask":
+                node.input[index] = "all_ones"
+    for node in reversed(ones):
+        graph.graph.node.insert(0, node)
+    onnx.save(graph, tmp_path / "leaks.onnx")
+    with pytest.raises(ExportError, match="in a batch padded to"):
+        verify.verify_fp32(model, tmp_path / "leaks.onnx", STREAM, longest=8)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_graph_that_gives_nan_is_refused(
+    model: JinaBertModel, plain: Path, tmp_path: Path, value: float
+) -> None:
+    broken = changed(plain, tmp_path / "nan.onnx", value)
+    with pytest.raises(ExportError, match="not finite"):
+        verify.verify_fp32(model, broken, STREAM, longest=8)
+    with pytest.raises(ExportError, match="not finite"):
+        verify.verify_int8(
+            broken, plain, random_texts(10), alone_tokens=None, fp32_alone_tokens=None, minimum=1
+        )
+
+
+def test_a_file_that_is_no_graph_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"not a graph")
+    with pytest.raises(ExportError, match="cannot load the exported graph") as caught:
+        verify.open_session(tmp_path / "model.onnx", 1)
+    assert "\n" not in str(caught.value)
+
+
+def test_int8_figures_of_the_same_graph_are_perfect(plain: Path) -> None:
+    batch = random_texts(1000)
+    figures = verify.verify_int8(plain, plain, batch, alone_tokens=20, fp32_alone_tokens=None)
+    assert (figures["texts"], figures["tokens"]) == (1000, sum(map(len, batch)))
+    assert figures["worst"] >= 0.999999
+    assert figures["longest_tokens"] == max(map(len, batch))
+
+
+def test_int8_too_far_from_fp32_is_refused_and_a_baseline_only_measured(plain: Path, tmp_path: Path) -> None:
+    far = changed(plain, tmp_path / "far.onnx", 30.0)
+    arguments = {"alone_tokens": None, "fp32_alone_tokens": None, "minimum": 50}
+    with pytest.raises(ExportError, match=r"int8 is too far from fp32: text \d+ .*at least 0.99 is needed"):
+        verify.verify_int8(far, plain, random_texts(50), **arguments)
+    figures = verify.verify_int8(far, plain, random_texts(50), **arguments, enforce=False)
+    assert figures["worst"] < 0.99
+    assert figures["worst"] <= figures["percentile_1"] <= figures["mean"]
+
+
+def test_int8_is_never_judged_on_too_few_texts(plain: Path) -> None:
+    with pytest.raises(ExportError, match="999 texts are too few"):
+        verify.verify_int8(plain, plain, random_texts(999), alone_tokens=None, fp32_alone_tokens=None)
+
+
+def test_layer_report_puts_the_costliest_product_first(plain: Path, tmp_path: Path) -> None:
+    steps = {"mild": 0.1, "none": 0.0, "harsh": 10.0}
+
+    def build(name: str) -> onnx.ModelProto:
+        return onnx.load(changed(plain, tmp_path / "one.onnx", steps[name]))
+
+    figures = verify.layer_report(build, list(steps), random_texts(16), plain)
+    assert list(figures) == ["harsh", "mild", "none"]
+    assert figures["none"] == {"mean": 1.0, "worst": 1.0}
+
+
+def test_sample_for_layers_spans_the_lengths() -> None:
+    sample = verify.sample_for_layers([[5] * length for length in range(1, 1000)])
+    lengths = [len(text) for text in sample]
+    assert (len(lengths), lengths[0], lengths[-1]) == (verify.LAYER_TEXTS, 1, verify.LAYER_TOKENS)
+
+
+@given(st.lists(st.integers(1, 3000), max_size=60), st.none() | st.integers(1, 2000), st.integers(1, 5000))
+def test_batches_hold_every_text_once_within_the_budget(
+    lengths: list[int], alone: int | None, budget: int
+) -> None:
+    batches = list(verify.batches_by_length(lengths, alone, budget))
+    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+    for batch in batches:
+        longest = max(lengths[index] for index in batch)
+        assert len(batch) == 1 or len(batch) * longest <= budget
+        assert len(batch) == 1 or alone is None or longest <= alone
+
+
+def test_shipped_texts_are_many_and_of_all_lengths() -> None:
+    shipped = texts.load()
+    words = [len(text.split()) for text in shipped]
+    assert len(shipped) == len(set(shipped)) >= 1000
+    assert min(words) == 1
+    assert max(words) > 6000
+    assert sum(200 <= count <= 1600 for count in words) >= 30
+    assert texts.SHIPPED.stat().st_size < 250_000
+    assert f"{len(shipped):,} English texts" in texts.SHIPPED.with_name("verification_texts.md").read_text()
+
+
+def test_texts_of_the_caller(tmp_path: Path) -> None:
+    lines = [f"text {number} \u2028 still the same" for number in range(1000)]
+    (tmp_path / "mine.txt").write_text("\ufeff" + "\r\n\n".join(lines), encoding="utf-8", newline="")
+    assert texts.load(tmp_path / "mine.txt") == lines
+    (tmp_path / "mine.txt.xz").write_bytes(lzma.compress("\n".join(lines).encode()))
+    assert texts.load(tmp_path / "mine.txt.xz") == lines
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        ("few.txt", b"one\ntwo\n", "holds 2 texts, and accuracy is judged on at least 1,000"),
+        ("latin.txt", b"caf\xe9\n" * 1000, "is not a file of UTF-8 texts"),
+        ("broken.txt.xz", b"not xz", "is not a file of UTF-8 texts"),
+        ("absent.txt", None, "No such file"),
+    ],
+)
+def test_unusable_texts_are_one_line(tmp_path: Path, name: str, data: bytes | None, reason: str) -> None:
+    if data is not None:
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(ExportError, match=reason) as caught:
+        texts.load(tmp_path / name)
+    assert name in str(caught.value)
+
+
+SMALL = "jinaai/jina-embeddings-v2-small-en"
+
+
+@pytest.mark.parametrize(
+    ("candidate", "name"),
+    [
+        (SMALL, SMALL),
+        (f"{SMALL}@main", SMALL),
+        ("downloads/jina-embeddings-v2-small-en/", SMALL),
+        ("/cache/models--jinaai--jina-embeddings-v2-small-en/snapshots/0123abcd", SMALL),
+        ("jinaai/jina-embeddings-v2-base-en", "jinaai/jina-embeddings-v2-base-en"),
+        ("someone/jina-embeddings-v2-small-en-finetuned", None),
+        ("jina-bert", None),
+        (None, None),
+    ],
+)
+def test_official_names_are_recognised(candidate: str | None, name: str | None) -> None:
+    assert official.official_name(candidate) == name
+    assert official.official_name(None, candidate) == name
+
+
+def published_vectors() -> dict[str, np.ndarray]:
+    """Vectors that satisfy every published number of small-en, the two of the pair at the published cosine."""
+    what, answer = (entry for entry in official.PUBLISHED[SMALL] if getattr(entry, "norm", None))
+    pair = official.PUBLISHED[SMALL][-1]
+    vectors = {}
+    one = np.zeros(9)
+    one[:5] = what.head
+    one[5] = math.sqrt(1 - one @ one)
+    two = np.zeros(9)
+    two[:5] = answer.head
+    two[5] = (pair.cosine - one @ two) / one[5]
+    two[6] = math.sqrt(1 - two @ two)
+    vectors[what.text], vectors[answer.text] = one * what.norm, two * answer.norm
+    hello = np.zeros(9)
+    hello[:5] = official.PUBLISHED[SMALL][0].head
+    hello[5] = math.sqrt(1 - hello @ hello)
+    vectors["hello world"] = hello * 7
+    return vectors
+
+
+def test_published_numbers_pass() -> None:
+    figures = official.check(SMALL, published_vectors().__getitem__)
+    assert figures["checked"] == 4
+    assert figures["worst_share_of_tolerance"] < 0.01
+
+
+@pytest.mark.parametrize(
+    ("text", "change", "reason"),
+    [
+        ("hello world", lambda vector: vector + 0.02, "the vector of 'hello world' is .* away"),
+        ("What is Deep Learning?", lambda vector: vector * 1.01, "has length 10.36"),
+        ("Deep Learning is...", lambda vector: np.concatenate([vector[:6], vector[6:] * -1]), None),
+        ("Deep Learning is...", lambda vector: vector[[0, 1, 2, 3, 4, 6, 5, 7, 8]], "the cosine of"),
+        ("hello world", lambda vector: vector * math.nan, "away"),
+    ],
+)
+def test_other_numbers_than_the_published_are_refused(text: str, change, reason: str | None) -> None:
+    vectors = published_vectors()
+    vectors[text] = change(vectors[text])
+    if reason is None:  # a component that nothing is published about
+        official.check(SMALL, vectors.__getitem__)
+        return
+    with pytest.raises(ExportError, match=reason):
+        official.check(SMALL, vectors.__getitem__)
+
+
+def test_report_names_the_figures() -> None:
+    manifest = {
+        "name": "tiny", "layers": 2, "dimension": 64, "heads": 4, "precision": "int8", "scheme": "per-token",
+        "files": {"model.onnx": {"size": 1_500_000}, "vocab.txt": {"size": 500_000}},
+        "verification": {
+            "fp32": {"alone": {"1": 5e-8, "8192": 3e-7}, "padded": 2e-7, "tolerance": 1e-5},
+            "official": {"name": SMALL, "checked": 4, "worst_share_of_tolerance": 0.25},
+            "int8": {
+                "texts": 1078, "tokens": 100_000, "longest_tokens": 8192, "worst": 0.9987, "percentile_1": 0.9991,
+                "mean": 0.99965, "least_allowed": 0.99,
+            },
+            "layers": {"encoder.layer.2.mlp.wo": {"mean": 0.9998, "worst": 0.9992}},
+        },
+    }  # fmt: skip
+    text = "\n".join(report.lines(manifest))
+    for shown in (
+        "2.00 MB",
+        "8192: 3e-07",
+        "1,078 texts",
+        "worst 0.99870",
+        "0.99910",
+        "0.999650",
+        "mlp.wo",
+        "25%",
+    ):
+        assert shown in text
