@@ -1,14 +1,16 @@
 """Which texts run together: batches of nearly equal length under a budget that counts attention.
 
-Costs are in token equivalents: a token of a text padded to L tokens costs 1 for the matrix products of its own row
-and L / ATTENTION_TOKENS for its attention to the others. Nothing here changes a vector, only the time and memory.
+Costs are in token equivalents: a token of a text padded to L tokens costs 1 for the matrix products of its
+own row and L / ATTENTION_TOKENS for its attention to the others. Nothing here changes a vector, only the time
+and memory.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -33,8 +35,8 @@ def plan(
 ) -> list[list[int]]:
     """Batches of text numbers, longest texts first.
 
-    A batch is closed when one more text would pass the budget, or when the padding of its texts together would cost
-    more than WASTE_TOKENS; so the padding of a batch never costs more than a run by itself does.
+    A batch is closed when one more text would pass the budget, or when the padding of its texts together
+    would cost more than WASTE_TOKENS; so the padding of a batch never costs more than a run by itself does.
 
     :param lengths: tokens of each text, as they will be run.
     :param batch_tokens: budget of a batch in token equivalents; a text above it runs alone.

@@ -1,25 +1,24 @@
 """Late chunking: the model reads the whole text once, then each chunk is the mean of its own tokens' vectors.
 
-A chunk's vector so knows the text around it (Günther et al., "Late Chunking", arXiv 2409.04701). [CLS] counts to every
-chunk that holds the text's first token, [SEP] to every one that holds the last: a single chunk over the whole text
-has the vector that encode gives. Texts over the maximum go through overlapping windows, and each token is taken from
-the window in which it is furthest from an edge.
+A chunk's vector so knows the text around it (Günther et al., "Late Chunking", arXiv 2409.04701). [CLS] counts
+to every chunk that holds the text's first token, [SEP] to every one that holds the last: a single chunk over
+the whole text has the vector that encode gives. Texts over the maximum go through overlapping windows, and
+each token is taken from the window in which it is furthest from an edge.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from typing import NamedTuple
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from . import pooling
 from .errors import InputError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Any
 
     from numpy.typing import NDArray
 
@@ -57,8 +56,8 @@ def encode_chunks(
     :param text: any length.
     :param chunk_tokens: tokens of a chunk, [CLS] and [SEP] not counted; the last chunk may have fewer.
     :param overlap: tokens that neighbouring chunks share, less than chunk_tokens.
-    :param spans: character spans (start, end) to use instead of chunk_tokens and overlap, in any order; a token
-        belongs to each span that it shares a character with.
+    :param spans: character spans (start, end) to use instead of chunk_tokens and overlap, in any order; a
+        token belongs to each span that it shares a character with.
     :param max_length: most tokens of one pass; longer texts go through overlapping windows of this size.
     :param normalize: give vectors of Euclidean length 1.
     :return: the chunks in order (of the spans, when given); none for a text without a token.
@@ -104,8 +103,9 @@ def windows(count: int, max_length: int) -> list[tuple[int, int, int]]:
 
     :param count: tokens of the text, [CLS] and [SEP] included.
     :param max_length: tokens of a window, its own [CLS] and [SEP] included.
-    :return: for each window (start, first, end): it covers the tokens from `start` on, as many as fit between its [CLS]
-        and [SEP], and the vectors of tokens first to end - 1 are taken from it. Together they cover 0 to count - 1.
+    :return: for each window (start, first, end): it covers the tokens from `start` on, as many as fit between
+        its [CLS] and [SEP], and the vectors of tokens first to end - 1 are taken from it. Together they cover
+        0 to count - 1.
     """
     inside = max_length - 2
     last = count - 1
@@ -115,10 +115,10 @@ def windows(count: int, max_length: int) -> list[tuple[int, int, int]]:
     starts = list(range(1, last - inside, inside - shared))
     starts.append(last - inside)  # the last window is full too, and so has context
     edges = [0]
-    for one, following in zip(starts, starts[1:], strict=False):
+    for one, following in pairwise(starts):
         edges.append((following + one + inside) // 2)  # the middle of what the two share
     edges.append(count)
-    return list(zip(starts, edges, edges[1:], strict=False))
+    return [(start, *edge) for start, edge in zip(starts, pairwise(edges), strict=True)]
 
 
 def _equal_ranges(last: int, chunk_tokens: int, overlap: int) -> list[tuple[int, int]]:
@@ -136,7 +136,9 @@ def _span(number: int, span: Any, length: int) -> tuple[int, int]:
     except (TypeError, ValueError):
         raise InputError(f"spans[{number}] is {span!r}: a pair (start, end) of characters wanted") from None
     if not 0 <= start < end <= length:
-        raise InputError(f"spans[{number}] is ({start}, {end}): 0 <= start < end <= {length} (the text's length) wanted")
+        raise InputError(
+            f"spans[{number}] is ({start}, {end}): 0 <= start < end <= {length} (the text's length) wanted"
+        )
     return start, end
 
 
@@ -147,6 +149,8 @@ def _ranges_of_spans(spans: list[tuple[int, int]], offsets: list[tuple[int, int]
     for number, (start, end) in enumerate(spans):
         first, stop = bisect_right(ends, start), bisect_left(starts, end)
         if first >= stop:
-            raise InputError(f"spans[{number}] is ({start}, {end}), which holds no token: drop it or widen it")
+            raise InputError(
+                f"spans[{number}] is ({start}, {end}), which holds no token: drop it or widen it"
+            )
         ranges.append((first + 1, stop + 1))
     return ranges

@@ -1,12 +1,13 @@
 """`python -m runtime.embed`: texts from arguments, files or a pipe; vectors to standard output or a file.
 
-This file parses and prints; the work is in embedder.py, reading.py and writing.py, imported once the arguments are
-known to be right.
+This file parses and prints; the work is in embedder.py, reading.py and writing.py, imported once the
+arguments are known to be right.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 
@@ -30,7 +31,8 @@ examples:
 
 A text file is UTF-8 with one text a line; an empty line is an empty text, so that vector n belongs to line n.
 Vectors go to standard output, everything else to standard error.
-exit status: 0 all went well, 1 an output or the machine failed, 2 an argument, an input or the model is wrong.
+exit status: 0 all went well, 1 an output or the machine failed, 2 an argument, an input or the model is
+wrong.
 """
 
 
@@ -44,29 +46,72 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = options.add_argument
-    add("texts", nargs="*", metavar="TEXT", help="a text (without any, and without --input, standard input is read)")
+    add(
+        "texts",
+        nargs="*",
+        metavar="TEXT",
+        help="a text (without any, and without --input, standard input is read)",
+    )
     add("--input", metavar="FILE", help="read texts from FILE, one a line; - for standard input")
-    add("--field", metavar="NAME", help="the input is JSON lines, and NAME the field with the text (a FILE ending in"
-        " .jsonl or .ndjson is read so by itself, NAME being text)")
-    add("--errors", choices=("strict", "replace"), default="strict",
-        help="invalid UTF-8 in the input: strict refuses it, replace reads it as U+FFFD (default: %(default)s)")
+    add(
+        "--field",
+        metavar="NAME",
+        help="the input is JSON lines, and NAME the field with the text (a FILE ending in"
+        " .jsonl or .ndjson is read so by itself, NAME being text)",
+    )
+    add(
+        "--errors",
+        choices=("strict", "replace"),
+        default="strict",
+        help="invalid UTF-8 in the input: strict refuses it, replace reads it as U+FFFD (default: %(default)s)",
+    )
     add("--model", metavar="DIR", help="model folder made by python -m export (default: the embedded model)")
     add("--verify", action="store_true", help="compare the SHA-256 of the model's files before using it")
     add("--output", metavar="FILE", help="write to FILE (complete or not at all) instead of standard output")
     add("--force", action="store_true", help="replace FILE if it exists")
-    add("--format", choices=("json", "jsonl", "npy", "text"),
+    add(
+        "--format",
+        choices=("json", "jsonl", "npy", "text"),
         help="json: an array; jsonl: an object a line; npy: numpy's float32 [n, D], needs --output; text: numbers with"
-        " spaces, a vector a line (default: jsonl; with --similarity: text)")
-    add("--similarity", action="store_true", help="print the cosine of each text with each other instead of vectors")
-    add("--chunks", type=int, metavar="N", help="late chunking: a vector for each N tokens of a text, computed over the"
-        " whole of it, with its character span and text")
+        " spaces, a vector a line (default: jsonl; with --similarity: text)",
+    )
+    add(
+        "--similarity",
+        action="store_true",
+        help="print the cosine of each text with each other instead of vectors",
+    )
+    add(
+        "--chunks",
+        type=int,
+        metavar="N",
+        help="late chunking: a vector for each N tokens of a text, computed over the"
+        " whole of it, with its character span and text",
+    )
     add("--overlap", type=int, metavar="M", help="tokens that neighbouring chunks share (default: 0)")
-    add("--max-length", type=int, metavar="N", help="most tokens of a text, may pass the model's (default: the model's)")
-    add("--overflow", choices=("truncate", "error"), default="truncate",
-        help="what to do with a longer text (default: %(default)s)")
+    add(
+        "--max-length",
+        type=int,
+        metavar="N",
+        help="most tokens of a text, may pass the model's (default: the model's)",
+    )
+    add(
+        "--overflow",
+        choices=("truncate", "error"),
+        default="truncate",
+        help="what to do with a longer text (default: %(default)s)",
+    )
     add("--no-normalize", action="store_true", help="leave vectors at their length instead of making it 1")
-    add("--threads", type=int, metavar="N", help="threads to compute with (default: the processors this process may use)")
-    add("--stats", action="store_true", help="say how many texts, tokens, cut tokens and tokens/s on standard error")
+    add(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="threads to compute with (default: the processors this process may use)",
+    )
+    add(
+        "--stats",
+        action="store_true",
+        help="say how many texts, tokens, cut tokens and tokens/s on standard error",
+    )
     add("--progress", action=argparse.BooleanOptionalAction, help="draw progress (default: on a terminal)")
     add("--quiet", action="store_true", help="no progress, and no word about cut texts")
     return options
@@ -245,7 +290,7 @@ def _texts(options: argparse.Namespace) -> Iterable[str]:
 
 def _open(path: str) -> BinaryIO:
     try:
-        return open(path, "rb")  # noqa: SIM115
+        return open(path, "rb")
     except OSError as error:
         raise InputError(f"--input {path!r}: cannot be read ({error.strerror})") from None
 
@@ -294,10 +339,8 @@ def _fail(message: object, status: int) -> int:
 
 def _silence_stdout() -> None:
     # The interpreter flushes standard output at its end; what is still buffered has nowhere to go.
-    try:
+    with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    except OSError:
-        pass
 
 
 if __name__ == "__main__":

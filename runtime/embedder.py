@@ -9,32 +9,24 @@ import operator
 import os
 import time
 from array import array
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 import numpy as np
 
 from . import batching, pooling
 from .embedded import embedded_model
-from .errors import InputError, TextTooLongError
+from .errors import InputError, ModelError, TextTooLongError
 from .manifest import VOCABULARY, Manifest, check_files, load_manifest
 from .session import Session
 from .threads import default_threads
 from .tokenizer import WordPiece
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Any, Literal, overload
 
     from numpy.typing import ArrayLike, NDArray
 
     from .chunking import Chunk
-else:
-
-    def overload(function: object) -> object:
-        """Stand-in for typing.overload: the signatures below are for type checkers only."""
-        return function
-
 
 MIN_MAX_LENGTH = 3  # [CLS], one token, [SEP]
 
@@ -50,7 +42,8 @@ class EncodeStats(NamedTuple):
 
 
 class Tokens(NamedTuple):
-    """The tokens of one text with their vectors; vectors.mean(axis=0) over its length is what encode gives."""
+    """The tokens of one text with their vectors; vectors.mean(axis=0) over its length is what encode
+    gives."""
 
     ids: NDArray[np.int64]  # [T]
     offsets: NDArray[np.int64]  # [T, 2] start and end in the text; (0, 0) for [CLS] and [SEP]
@@ -77,6 +70,11 @@ class Embedder:
         check_files(self._folder, self._manifest, verify)
         vocabulary = os.path.join(self._folder, VOCABULARY)
         self._tokenizer = WordPiece.from_file(vocabulary, lower_case=self._manifest.lower_case)
+        if len(self._tokenizer) > self._manifest.vocabulary:
+            raise ModelError(
+                f"{vocabulary}: {len(self._tokenizer):,} tokens where the model has {self._manifest.vocabulary:,}: "
+                "it belongs to another model; put the right vocab.txt there"
+            )
         self._session = Session(self._folder, self._manifest, threads)
 
     @property
@@ -101,12 +99,36 @@ class Embedder:
 
     @overload
     def encode(
-        self, texts: str | Iterable[str], *, return_stats: Literal[False] = False, **options: Any
+        self,
+        texts: str | Iterable[str],
+        *,
+        max_length: int | None = ...,
+        normalize: bool = ...,
+        batch_tokens: int = ...,
+        overflow: str = ...,
+        show_progress: bool | None = ...,
+        return_stats: Literal[False] = ...,
+        batch_size: int | None = ...,
+        normalize_embeddings: bool | None = ...,
+        convert_to_numpy: bool = ...,
+        show_progress_bar: bool | None = ...,
     ) -> NDArray[np.float32]: ...
 
     @overload
     def encode(
-        self, texts: str | Iterable[str], *, return_stats: Literal[True], **options: Any
+        self,
+        texts: str | Iterable[str],
+        *,
+        max_length: int | None = ...,
+        normalize: bool = ...,
+        batch_tokens: int = ...,
+        overflow: str = ...,
+        show_progress: bool | None = ...,
+        return_stats: Literal[True],
+        batch_size: int | None = ...,
+        normalize_embeddings: bool | None = ...,
+        convert_to_numpy: bool = ...,
+        show_progress_bar: bool | None = ...,
     ) -> tuple[NDArray[np.float32], EncodeStats]: ...
 
     def encode(
@@ -127,10 +149,11 @@ class Embedder:
         """Vectors of texts: the mean of each text's token vectors, of length 1 unless told otherwise.
 
         :param texts: a text, or any iterable of texts. An empty text has the vector of [CLS][SEP].
-        :param max_length: most tokens of a text, [CLS] and [SEP] included; None for max_tokens. It may be larger
-            than max_tokens: the model extrapolates.
+        :param max_length: most tokens of a text, [CLS] and [SEP] included; None for max_tokens. It may be
+            larger than max_tokens: the model extrapolates.
         :param normalize: give vectors of Euclidean length 1.
-        :param batch_tokens: budget of a batch in tokens (attention counted, see batching.py): time against memory.
+        :param batch_tokens: budget of a batch in tokens (attention counted, see batching.py): time against
+            memory.
         :param overflow: "truncate" keeps [CLS], the first max_length - 2 tokens and [SEP]; "error" refuses.
         :param show_progress: draw a line on standard error.
         :param return_stats: return (vectors, EncodeStats).
@@ -158,7 +181,8 @@ class Embedder:
             show_progress = show_progress_bar
 
         single = isinstance(texts, str)
-        flat, lengths, truncated, cut = self._tokenize([texts] if single else texts, limit, overflow)
+        several = [texts] if isinstance(texts, str) else texts
+        flat, lengths, truncated, cut = self._tokenize(several, limit, overflow)
         vectors = np.empty((len(lengths), self.dimension), np.float32)
         progress = None
         if show_progress:
@@ -167,7 +191,10 @@ class Embedder:
             progress = Progress(len(lengths))
         try:
             plan = batching.plan(
-                lengths, batch_tokens=batch_tokens, batch_size=batch_size, alone_tokens=self._manifest.alone_tokens
+                lengths,
+                batch_tokens=batch_tokens,
+                batch_size=batch_size,
+                alone_tokens=self._manifest.alone_tokens,
             )
             all_ids, all_lengths = np.frombuffer(flat, np.int32), np.array(lengths, np.int64)
             starts = np.cumsum(all_lengths) - all_lengths
@@ -188,7 +215,9 @@ class Embedder:
         seconds = time.perf_counter() - start
         return output, EncodeStats(len(lengths), len(flat), truncated, cut, seconds)
 
-    def encode_tokens(self, text: str, *, max_length: int | None = None, overflow: str = "truncate") -> Tokens:
+    def encode_tokens(
+        self, text: str, *, max_length: int | None = None, overflow: str = "truncate"
+    ) -> Tokens:
         """Token ids, where they are in the text, and their vectors, for pooling by hand.
 
         :param text: one text.
@@ -222,7 +251,8 @@ class Embedder:
         max_length: int | None = None,
         normalize: bool = True,
     ) -> list[Chunk]:
-        """Late chunking: one pass over the whole text, then a mean per chunk, so that each chunk knows its context.
+        """Late chunking: one pass over the whole text, then a mean per chunk, so that each chunk knows its
+        context.
 
         See chunking.encode_chunks for the parameters.
         """
@@ -241,7 +271,7 @@ class Embedder:
         )
 
     @overload
-    def count_tokens(self, texts: str) -> int: ...
+    def count_tokens(self, texts: str) -> int: ...  # type: ignore[overload-overlap]
 
     @overload
     def count_tokens(self, texts: Iterable[str]) -> list[int]: ...
@@ -254,12 +284,12 @@ class Embedder:
         :raises TypeError: a text is not a str.
         """
         if isinstance(texts, str):
-            return len(self._tokenizer.encode(texts))
+            return self._tokenizer.count(texts)
         counts = []
         for number, text in enumerate(_iterable(texts)):
             if not isinstance(text, str):
                 raise _not_text(number, text)
-            counts.append(len(self._tokenizer.encode(text)))
+            counts.append(self._tokenizer.count(text))
         return counts
 
     def similarity(
@@ -298,7 +328,9 @@ class Embedder:
         manifest = self._manifest
         return f"Embedder({self._folder!r}: {manifest.name}, {manifest.precision}, {self.threads} threads)"
 
-    def _tokenize(self, texts: Iterable[str], limit: int, overflow: str) -> tuple[array[int], list[int], int, int]:
+    def _tokenize(
+        self, texts: Iterable[str], limit: int, overflow: str
+    ) -> tuple[array[int], list[int], int, int]:
         # One flat array instead of a list per text: a million short texts then cost 4 bytes a token.
         flat, lengths = array("i"), []
         truncated = cut = 0
@@ -331,9 +363,12 @@ class Embedder:
                 return self.encode(side).astype(np.float64)
         vectors = np.asarray(side, np.float64)
         if vectors.ndim not in (1, 2) or vectors.shape[-1] != self.dimension:
-            raise InputError(f"vectors of shape {list(vectors.shape)}: [{self.dimension}] or [n, {self.dimension}] wanted")
+            raise InputError(
+                f"vectors of shape {list(vectors.shape)}: [{self.dimension}] or [n, {self.dimension}] wanted"
+            )
         norms = np.sqrt((vectors * vectors).sum(axis=-1, keepdims=True))
-        return vectors / np.maximum(norms, pooling.MIN_NORM)
+        unit: NDArray[np.float64] = vectors / np.maximum(norms, pooling.MIN_NORM)
+        return unit
 
 
 def _iterable(texts: object) -> Iterable[Any]:

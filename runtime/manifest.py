@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from .errors import ModelError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any, BinaryIO
+    from typing import Any
 
 SCHEMA_VERSION = 1
 MANIFEST, MODEL, MODEL_DATA, VOCABULARY = "manifest.json", "model.onnx", "model.onnx.data", "vocab.txt"
@@ -61,7 +60,8 @@ def load_manifest(folder: str | os.PathLike[str]) -> Manifest:
 
     :param folder: model folder.
     :return: its manifest; the files it names are not looked at yet (check_files).
-    :raises ModelError: no such folder, no manifest, unreadable, not JSON, another schema, a wrong or missing field.
+    :raises ModelError: no such folder, no manifest, unreadable, not JSON, another schema, a wrong or missing
+        field.
     """
     import json
 
@@ -83,7 +83,9 @@ def load_manifest(folder: str | os.PathLike[str]) -> Manifest:
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror}): {EXPORT_AGAIN}") from None
     if len(data) > MAX_MANIFEST_BYTES:
-        raise ModelError(f"{path}: larger than {MAX_MANIFEST_BYTES} bytes, which no manifest is: {EXPORT_AGAIN}")
+        raise ModelError(
+            f"{path}: larger than {MAX_MANIFEST_BYTES} bytes, which no manifest is: {EXPORT_AGAIN}"
+        )
     try:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -112,7 +114,9 @@ def _checked(path: str, document: object) -> Manifest:
 
     def number(field: str, value: object, least: int = 1) -> int:
         if type(value) is not int or not least <= value < 1 << 53:
-            raise ModelError(f"{path}: {field} is {_shown(value)}, not a whole number from {least}: {EXPORT_AGAIN}")
+            raise ModelError(
+                f"{path}: {field} is {_shown(value)}, not a whole number from {least}: {EXPORT_AGAIN}"
+            )
         return value
 
     def flag(field: str, value: object) -> bool:
@@ -175,7 +179,8 @@ def check_files(folder: str | os.PathLike[str], manifest: Manifest, verify: bool
     :param folder: model folder.
     :param manifest: what load_manifest returned for it.
     :param verify: compare SHA-256 as well, which also finds what was changed on purpose.
-    :raises ModelError: naming the first file that is missing, no regular file, outside the folder, unreadable or different.
+    :raises ModelError: naming the first file that is missing, no regular file, outside the folder, unreadable
+        or different.
     """
     folder = os.fspath(folder)
     inside = os.path.join(os.path.realpath(folder), "")
@@ -204,17 +209,20 @@ def _check_file(path: str, facts: FileFacts, verify: bool) -> None:
             if verify:
                 file.seek(0)
                 if sha256(file) != facts.sha256:
-                    raise ModelError(f"{path}: changed (its SHA-256 is not that of {MANIFEST}): {EXPORT_AGAIN}")
+                    raise ModelError(
+                        f"{path}: changed (its SHA-256 is not that of {MANIFEST}): {EXPORT_AGAIN}"
+                    )
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror}): {EXPORT_AGAIN}") from None
 
 
-def checksum(file: BinaryIO | Any) -> str:
+def checksum(file: Any) -> str:
     """Checksum of the rest of a file that finds truncation and flipped bits at the speed of memory.
 
-    The bytes, filled up with zeros to a multiple of 8192, are rows of 1024 little-endian 64-bit words; each row is summed
-    modulo 2**64, and the checksum is the CRC-32 of the sums' little-endian bytes. Any single damaged word changes it
-    but for a chance of 2**-32. It is no defence against intent: that is what SHA-256 is for.
+    The bytes, filled up with zeros to a multiple of 8192, are rows of 1024 little-endian 64-bit words; each
+    row is summed modulo 2**64, and the checksum is the CRC-32 of the sums' little-endian bytes. Any single
+    damaged word changes it but for a chance of 2**-32. It is no defence against intent: that is what SHA-256
+    is for.
 
     :param file: binary file with readinto, at its start.
     :return: 8 hex digits.
@@ -243,7 +251,7 @@ def checksum(file: BinaryIO | Any) -> str:
             return f"{result:08x}"
 
 
-def sha256(file: BinaryIO | Any) -> str:
+def sha256(file: Any) -> str:
     """SHA-256 of the rest of a file, 64 hex digits."""
     import hashlib
 
@@ -263,7 +271,7 @@ def file_facts(path: str | os.PathLike[str]) -> FileFacts:
 
 
 def _plain(name: str) -> bool:
-    return bool(name) and name not in (".", "..") and not any(c in '/\\:' or ord(c) < 32 for c in name)
+    return bool(name) and name not in (".", "..") and not any(c in "/\\:" or ord(c) < 32 for c in name)
 
 
 def _shown(value: object) -> str:

@@ -1,15 +1,17 @@
 """From token vectors to one vector per text: the mean over the text's own rows, then length 1.
 
-Every function works on one text's rows, or row by row, so that a result has the same bits whatever else was in the batch.
+Every function works on one text's rows, or row by row, so that a result has the same bits whatever else was
+in the batch.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .errors import OutputError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

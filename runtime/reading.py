@@ -1,7 +1,8 @@
 """Texts from a file or a stream: one a line, or a field of JSON lines. Nothing is held but the current line.
 
-A line ends with LF or CRLF, and a byte order mark at the beginning is skipped. An empty line is an empty text, so that the
-n-th vector always belongs to the n-th line; a last line without an end counts, an end without a line does not.
+A line ends with LF or CRLF, and a byte order mark at the beginning is skipped. An empty line is an empty
+text, so that the n-th vector always belongs to the n-th line; a last line without an end counts, an end
+without a line does not.
 """
 
 from __future__ import annotations
@@ -67,14 +68,20 @@ def field(source: Iterable[str], name: str, key: str) -> Iterator[str]:
             document = json.loads(line)
         except (ValueError, RecursionError) as error:
             reason = str(error).splitlines()[0]
-            raise InputError(f"{name}: line {number}: not JSON ({reason}): for plain text leave out --field") from None
+            raise InputError(
+                f"{name}: line {number}: not JSON ({reason}): for plain text leave out --field"
+            ) from None
         if not isinstance(document, dict):
             raise InputError(f"{name}: line {number}: {type(document).__name__}, not a JSON object")
         if key not in document:
             present = ", ".join(sorted(document)[:8]) or "none"
-            raise InputError(f"{name}: line {number}: no field {key!r} (it has: {present}): name another with --field")
+            raise InputError(
+                f"{name}: line {number}: no field {key!r} (it has: {present}): name another with --field"
+            )
         if not isinstance(document[key], str):
-            raise InputError(f"{name}: line {number}: field {key!r} is {type(document[key]).__name__}, not a string")
+            raise InputError(
+                f"{name}: line {number}: field {key!r} is {type(document[key]).__name__}, not a string"
+            )
         yield document[key]
 
 

@@ -12,21 +12,21 @@ import sys
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import weakref
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .errors import JinaBertError, ModelError, OutOfMemoryError
 from .manifest import EXPORT_AGAIN, MODEL
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from numpy.typing import NDArray
 
     from .manifest import Manifest
 
-GRAPH_OPTIMIZATION = "ORT_DISABLE_ALL"  # a name in onnxruntime.GraphOptimizationLevel; the export has optimised the graph
+GRAPH_OPTIMIZATION = (
+    "ORT_DISABLE_ALL"  # onnxruntime.GraphOptimizationLevel; the export has optimised the graph
+)
 MEMORY_ARENA = True  # keep freed activations for the next run
 MEMORY_PATTERN = False  # plans per shape, and ours all differ
 SHRINK_TOKENS = 2048  # after a run over more tokens than this the arena gives its memory back; None for never
@@ -39,7 +39,8 @@ _live: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
 class Session:
-    """A loaded graph. `run` may be called from several threads at once, and in a child process after a fork."""
+    """A loaded graph. `run` may be called from several threads at once, and in a child process after a
+    fork."""
 
     def __init__(self, folder: str, manifest: Manifest, threads: int) -> None:
         """Load the graph of a model folder.
@@ -76,7 +77,9 @@ class Session:
         except Exception as error:
             if _is_memory(error):
                 raise OutOfMemoryError(f"{path}: not enough memory to load the model") from None
-            raise ModelError(f"{path}: onnxruntime {_version()} cannot load it ({_line(error)}): {EXPORT_AGAIN}") from None
+            raise ModelError(
+                f"{path}: onnxruntime {_version()} cannot load it ({_line(error)}): {EXPORT_AGAIN}"
+            ) from None
         inputs = {(node.name, node.type) for node in handle.get_inputs()}
         outputs = [(node.name, node.type) for node in handle.get_outputs()]
         wanted = {("input_ids", "tensor(int64)"), ("attention_mask", "tensor(int64)")}
@@ -134,8 +137,8 @@ class Session:
         self._handle = None
 
     def _leave_to_parent(self) -> None:
-        # The session's threads exist in the parent only, and its destructor would wait for them for ever: keep it
-        # alive, beyond the end of the interpreter, and open another when the child needs one.
+        # The session's threads exist in the parent only, and its destructor would wait for them for ever:
+        # keep it alive, beyond the end of the interpreter, and open another when the child needs one.
         if self._handle is not None:
             import ctypes
 
@@ -154,7 +157,9 @@ if hasattr(os, "register_at_fork"):
 
 def _is_memory(error: Exception) -> bool:
     text = str(error).lower()
-    return isinstance(error, MemoryError) or "bad_alloc" in text or "allocate" in text or "out of memory" in text
+    return (
+        isinstance(error, MemoryError) or "bad_alloc" in text or "allocate" in text or "out of memory" in text
+    )
 
 
 def _line(error: Exception) -> str:

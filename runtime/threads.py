@@ -34,7 +34,8 @@ def _affinity() -> int:
 
 
 def cgroup_quota(root: str = "/") -> float | None:
-    """Processors' worth of time that cgroups v1 or v2 allow this process, the tightest of its ancestors' quotas.
+    """Processors' worth of time that cgroups v1 or v2 allow this process, the tightest of its ancestors'
+    quotas.
 
     :param root: folder that stands for the root of the file system.
     :return: processors (may be fractional), or None where nothing limits them.
@@ -52,7 +53,8 @@ def cgroup_quota(root: str = "/") -> float | None:
             mounts, quota_of = [f"sys/fs/cgroup/{controllers}", "sys/fs/cgroup/cpu"], _quota_v1
         else:
             continue
-        # Inside a container the path may name the host's view: its ancestors down to the mount are tried all the same.
+        # Inside a container the path may name the host's view: its ancestors down to the mount are tried all
+        # the same.
         parts = [part for part in path.split("/") if part not in ("", ".", "..")]
         for mount in mounts:
             for depth in range(len(parts), -1, -1):

@@ -5,21 +5,24 @@ Numbers are the shortest decimals that give the same float32 back.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .errors import InputError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any, BinaryIO
 
     from numpy.typing import NDArray
 
-NPY_HEADER_BYTES = 128  # room for any shape, so that the header can be rewritten when the number of rows is known
+NPY_HEADER_BYTES = (
+    128  # room for any shape, so that the header can be rewritten when the number of rows is known
+)
 
 
 def decimals(vectors: NDArray[np.float32]) -> list[str]:
@@ -131,8 +134,8 @@ FORMATS: dict[str, Callable[..., Any]] = {"json": Json, "jsonl": JsonLines, "tex
 class OutputFile:
     """A file that appears under its name only when it is complete.
 
-    It is written beside the target and renamed, so that being killed leaves the target as it was. What is not a regular
-    file (/dev/stdout, a pipe) is written directly.
+    It is written beside the target and renamed, so that being killed leaves the target as it was. What is not
+    a regular file (/dev/stdout, a pipe) is written directly.
     """
 
     def __init__(self, path: str, force: bool) -> None:
@@ -181,13 +184,9 @@ class OutputFile:
 
     def discard(self) -> None:
         """Remove what was written, if commit was not reached."""
-        try:
+        with contextlib.suppress(OSError):  # a full disk: what was buffered is not wanted any more
             self.stream.close()
-        except OSError:
-            pass  # a full disk: what was buffered is not wanted any more
         if self._temporary is not None:
-            try:
+            with contextlib.suppress(OSError):  # removed by someone else, or the file system is gone
                 os.unlink(self._temporary)
-            except OSError:
-                pass  # removed by someone else, or the file system is gone
             self._temporary = None

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the checkout, whatever pytest was started from
+sys.path.insert(
+    0, str(Path(__file__).resolve().parent.parent)
+)  # the checkout, whatever pytest was started from
 
 from runtime import Embedder
 from tests.tiny import make_model

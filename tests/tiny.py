@@ -1,7 +1,7 @@
 """A model folder of a few kilobytes with the real one's contract, made with onnx and numpy only.
 
-Its graph looks ids up in a random table and adds one head of attention over the real tokens, so that vectors depend on every
-token of their text, and on no other text.
+Its graph looks ids up in a random table and adds one head of attention over the real tokens, so that vectors
+depend on every token of their text, and on no other text.
 """
 
 from __future__ import annotations
@@ -16,7 +16,18 @@ from runtime.manifest import file_facts
 
 DIMENSION = 16
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{c}" for c in LETTERS), "hello", "world", ","]
+VOCABULARY = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    *LETTERS,
+    *(f"##{c}" for c in LETTERS),
+    "hello",
+    "world",
+    ",",
+]
 
 
 def make_model(folder: Path, *, poison: bool = False, external: bool = False, **changes: Any) -> Path:
@@ -53,13 +64,20 @@ def make_model(folder: Path, *, poison: bool = False, external: bool = False, **
     graph = helper.make_graph(
         nodes,
         "tiny",
-        [helper.make_tensor_value_info(name, TensorProto.INT64, shape) for name in ("input_ids", "attention_mask")],
+        [
+            helper.make_tensor_value_info(name, TensorProto.INT64, shape)
+            for name in ("input_ids", "attention_mask")
+        ],
         [helper.make_tensor_value_info("last_hidden_state", TensorProto.FLOAT, [*shape, DIMENSION])],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in weights.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(
-        model, folder / "model.onnx", save_as_external_data=external, location="model.onnx.data", size_threshold=256
+        model,
+        folder / "model.onnx",
+        save_as_external_data=external,
+        location="model.onnx.data",
+        size_threshold=256,
     )
     (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in VOCABULARY), encoding="utf-8")
     write_manifest(folder, **changes)
