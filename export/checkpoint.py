@@ -163,7 +163,7 @@ def _shard_map(folder: Path) -> dict[str, str]:
     if not isinstance(shards, dict) or not shards:
         raise ExportError(f"{index} has no weight_map: fetch it again")
     for name in shards.values():
-        if not isinstance(name, str) or Path(name).name != name:
+        if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name:
             raise ExportError(f"{index} names the shard {name!r}, which is not a plain file name")
     return shards
 

@@ -29,11 +29,11 @@ def resolve(source: str, revision: str | None = None) -> Path:
     :raises ExportError: there is no such folder, no such name, or no network.
     """
     folder = Path(source).expanduser()
-    if folder.is_dir():
+    if source and folder.is_dir():
         if revision is not None:
             raise ExportError(f"revision {revision!r} is for hub names, and {source!r} is a folder")
         return folder
-    if folder.exists():
+    if source and folder.exists():
         raise ExportError(
             f"{source!r} is not a folder: give the folder that holds config.json and the weights"
         )

@@ -53,7 +53,7 @@ def trace(model: JinaBertModel, path: Path, *, coarse: bool, opset: int = MAX_OP
     :param opset: version of the ai.onnx operators to write, 17 to :data:`MAX_OPSET`.
     :return: the graph, weights included: int64 ``input_ids`` and ``attention_mask`` [batch, sequence], float32
         ``last_hidden_state`` [batch, sequence, hidden].
-    :raises ExportError: this opset cannot be written.
+    :raises ExportError: this opset cannot be written, or the model's code branches on its input.
     """
     if not 17 <= opset <= MAX_OPSET:
         raise ExportError(f"opset {opset} cannot be written: choose 17 to {MAX_OPSET}")
@@ -71,6 +71,13 @@ def trace(model: JinaBertModel, path: Path, *, coarse: bool, opset: int = MAX_OP
                 opset=min(opset, _TRACED_OPSET),
                 disable_dynamic_axes_fix=coarse,
             )
+    except (torch.jit.TracerWarning, SystemError) as error:
+        # int() of a traced size wraps the warning in a SystemError.
+        if not isinstance(error.__cause__ or error, torch.jit.TracerWarning):
+            raise
+        raise ExportError(
+            f"the trace would freeze a value of its example: {error.__cause__ or error}"
+        ) from error
     finally:
         model.block_rows, model.coarse = blocked, False
     graph = onnx.load(path)

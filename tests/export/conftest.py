@@ -1,0 +1,149 @@
+"""Tiny random JinaBert checkpoints on disk, in the layout of the hub."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+# What imports torch at its head: skipped by name, and visibly, where the `export` extra is not installed.
+NEED_EXTRA = {
+    f"test_{name}.py"
+    for name in ("baseline", "checkpoint", "config", "modeling", "source", "trace", "vocabulary")
+}
+
+
+class WithoutExtra(pytest.Module):
+    """A test file that says why it does not run."""
+
+    def collect(self) -> NoReturn:
+        pytest.skip("needs the `export` extra", allow_module_level=True)
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    """Keep pytest from importing a file whose imports are not there."""
+    if module_path.name not in NEED_EXTRA or importlib.util.find_spec("torch") is not None:
+        return None
+    return WithoutExtra.from_parent(parent, path=module_path)
+
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+WORDS = [
+    "the",
+    "weather",
+    "is",
+    "cold",
+    "today",
+    "##s",
+    "##ing",
+    ",",
+    ".",
+    "a",
+    "b",
+    "c",
+    "##d",
+    "rain",
+    "sun",
+]
+
+
+def tiny_tokens(size: int) -> list[str]:
+    """A vocabulary of this many tokens."""
+    return (SPECIAL + WORDS + [f"[unused{i}]" for i in range(size)])[:size]
+
+
+def tiny_fields(*, heads: int = 4, hidden: int = 64, layers: int = 2, **changes: Any) -> dict[str, Any]:
+    """The config.json of a tiny JinaBert."""
+    return {
+        "architectures": ["JinaBertForMaskedLM"],
+        "model_type": "bert",
+        "position_embedding_type": "alibi",
+        "feed_forward_type": "geglu",
+        "hidden_act": "gelu",
+        "emb_pooler": "mean",
+        "layer_norm_eps": 1e-12,
+        "vocab_size": 64,
+        "type_vocab_size": 2,
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "intermediate_size": 2 * hidden,
+        "max_position_embeddings": 8192,
+    } | changes
+
+
+def tiny_state(fields: dict[str, Any], seed: int = 0) -> dict[str, Any]:
+    """Random weights under the names of published checkpoints, sized so that attention is not uniform."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    d, f = fields["hidden_size"], fields["intermediate_size"]
+
+    def normal(*shape: int, scale: float = 1.0) -> Any:
+        return torch.randn(*shape, generator=generator) * scale
+
+    def norm(name: str) -> dict[str, Any]:
+        return {f"{name}.weight": 1 + normal(d, scale=0.1), f"{name}.bias": normal(d, scale=0.1)}
+
+    state = {
+        "embeddings.word_embeddings.weight": normal(fields["vocab_size"], d),
+        "embeddings.token_type_embeddings.weight": normal(fields["type_vocab_size"], d, scale=0.5),
+    } | norm("embeddings.LayerNorm")
+    for i in range(fields["num_hidden_layers"]):
+        layer = f"encoder.layer.{i}"
+        for name in ("self.query", "self.key", "self.value", "output.dense"):
+            state[f"{layer}.attention.{name}.weight"] = normal(d, d, scale=1.5 / d**0.5)
+            state[f"{layer}.attention.{name}.bias"] = normal(d, scale=0.1)
+        state |= norm(f"{layer}.attention.output.LayerNorm")
+        state[f"{layer}.mlp.gated_layers.weight"] = normal(2 * f, d, scale=d**-0.5)
+        state[f"{layer}.mlp.wo.weight"] = normal(d, f, scale=f**-0.5)
+        state[f"{layer}.mlp.wo.bias"] = normal(d, scale=0.1)
+        state |= norm(f"{layer}.mlp.layernorm")
+    return state
+
+
+def write_checkpoint(folder: Path, fields: dict[str, Any], state: dict[str, Any] | None = None) -> Path:
+    """Write config.json, vocab.txt, tokenizer_config.json and model.safetensors.
+
+    :param folder: where; made if it is not there.
+    :param fields: of config.json.
+    :param state: the weights; random ones if None.
+    :return: the folder.
+    """
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(fields), encoding="utf-8")
+    (folder / "vocab.txt").write_text("\n".join(tiny_tokens(fields["vocab_size"])) + "\n", encoding="utf-8")
+    settings = {"do_lower_case": True, "model_max_length": 8192, "tokenizer_class": "BertTokenizer"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    save_file(tiny_state(fields) if state is None else state, folder / "model.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """2 layers, 64 wide, 4 heads. Shared: do not change it."""
+    return write_checkpoint(tmp_path_factory.mktemp("tiny"), tiny_fields())
+
+
+@pytest.fixture(scope="session")
+def six_heads_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """2 layers, 48 wide, 6 heads: not a power of two. Shared: do not change it."""
+    return write_checkpoint(tmp_path_factory.mktemp("six"), tiny_fields(heads=6, hidden=48))
+
+
+@pytest.fixture
+def checkpoint_with(tmp_path: Path) -> Callable[..., Path]:
+    """Make a checkpoint of one's own: ``checkpoint_with(hidden_act="relu")`` changes fields of config.json."""
+    return lambda **changes: write_checkpoint(tmp_path / "checkpoint", tiny_fields() | changes)
+
+
+@pytest.fixture
+def copy_with(tmp_path: Path) -> Callable[[dict[str, Any]], Path]:
+    """Make a checkpoint of the tiny shape with weights of one's own."""
+    return lambda state: write_checkpoint(tmp_path / "checkpoint", tiny_fields(), state)
