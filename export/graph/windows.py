@@ -1,0 +1,126 @@
+"""Which keys a block of queries needs: all but those that weigh nothing, exactly to float32 precision.
+
+ALiBi lowers the score of a key at distance r by m·r, m the slope of the head. So far keys of steep heads weigh less
+than a float32 can show beside the rest of their row. For a block of queries I and a block of keys J at distance
+dist(I, J), with |q| and |k| Euclidean norms (the factor 1 / sqrt(d) is in q):
+
+    every score of I with J   <=  |q_i| * max_J |k| - m * dist(I, J)                       (Cauchy-Schwarz)
+    a row's softmax denominator  >=  exp(low_i),  low_i = its best score with the GROUP keys around it
+    mass of J in row i        <=  g * exp(U_J),   U_J = max_i(|q_i| * max_J |k| - low_i) - m * dist(I, J)
+
+where g = min(BLOCK, 1 / (1 - exp(-m))) bounds the sum over the keys of J, each at least one further away than the one
+before. Blocks are left out from both ends of the text for as long as the masses left out add up to at most EPSILON / 2
+on a side, so that a row loses at most EPSILON = 2^-24, half a unit in the last place of a float32 sum. It holds
+whatever the weights; how much it saves is up to them. Rows are taken by GROUP to keep the bound cheap: the largest
+|q_i| and the smallest low_i of each group.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.graph.builder import FLOAT, Builder
+
+__all__ = ["BLOCK", "EPSILON", "GROUP", "Grid", "grid", "key_norms", "window"]
+
+BLOCK = 128  # rows of a block: scores of 128 x 8192 are 4 MB; 64 and 256 were slower or larger
+GROUP = 32  # rows and keys that bound a row's denominator from below
+EPSILON = 2.0**-24
+FAR = np.float32(1e30)  # beyond any score, and finite
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What depends on the length and the slopes alone, made once a text."""
+
+    length: str  # int64 scalar: tokens of the text
+    blocks: str  # int64 scalar: how many blocks
+    slopes: NDArray[np.float32]  # [heads]
+    distances: str  # float32 [BLOCK, 2·rows]: -|row - column|, the block's first row at column `rows`
+    rows: str  # int64 scalar: blocks·BLOCK
+    block_penalty: str  # float32 [heads, 2·blocks]: m·dist between blocks, the block itself at `blocks`
+
+
+def grid(g: Builder, length: str, slopes: NDArray[np.float32]) -> Grid:
+    """Emit the block grid of a text.
+
+    :param g: where to write.
+    :param length: int64 scalar, its tokens.
+    :param slopes: ALiBi slopes, float32 [heads].
+    :return: the grid.
+    """
+    blocks = g("Div", g("Add", length, np.int64(BLOCK - 1)), np.int64(BLOCK))
+    rows = g("Mul", blocks, np.int64(BLOCK))
+
+    def around(count: str) -> str:  # -count ... count-1
+        result: str = g("Cast", g("Range", g("Neg", count), count, np.int64(1)), to=FLOAT)
+        return result
+
+    row = np.arange(BLOCK, dtype=np.float32)[:, None]
+    distances = g("Neg", g("Abs", g("Sub", row, around(rows))))
+    # Blocks n apart are (n - 1)·BLOCK + 1 tokens apart at least, a block is 0 apart from itself.
+    apart = g("Sub", g("Mul", g("Abs", around(blocks)), np.float32(BLOCK)), np.float32(BLOCK - 1))
+    penalty = g("Mul", slopes[:, None], g("Max", apart, np.float32(0)))
+    return Grid(length, blocks, slopes, distances, rows, penalty)
+
+
+def key_norms(g: Builder, k: str, heads: int) -> str:
+    """Emit the largest key norm of each block.
+
+    :param g: where to write.
+    :param k: keys, float32 [rows, hidden].
+    :param heads: number of heads.
+    :return: name of float32 [heads, 1, blocks].
+    """
+    hidden_by_head = g("Reshape", k, np.array([0, heads, -1]))
+    norms = g("ReduceL2", hidden_by_head, np.array([2]), keepdims=0)  # [rows, heads]
+    by_block = g("Reshape", g("Transpose", norms, perm=[1, 0]), np.array([heads, 1, -1, BLOCK]))
+    result: str = g("ReduceMax", by_block, np.array([3]), keepdims=0)
+    return result
+
+
+def window(g: Builder, grid: Grid, block: str, q: str, k: str, norms: str) -> tuple[str, str]:
+    """Emit the first key and the end of the keys that a block of queries needs, by head.
+
+    :param g: where to write.
+    :param grid: the block grid.
+    :param block: int64 scalar, which block.
+    :param q: its queries, scaled, float32 [heads, BLOCK, d].
+    :param k: its keys, float32 [BLOCK, hidden].
+    :param norms: of key_norms.
+    :return: names of start and end, int64 [heads, 1].
+    """
+    heads, groups = len(grid.slopes), BLOCK // GROUP
+    near = np.abs(np.arange(GROUP, dtype=np.float32)[:, None] - np.arange(GROUP, dtype=np.float32))
+    q_groups = g("Reshape", q, np.array([heads, groups, GROUP, -1]))
+    k_groups = g("Transpose", g("Reshape", k, np.array([groups, GROUP, heads, -1])), perm=[2, 0, 3, 1])
+    scores = g("Add", g("MatMul", q_groups, k_groups), -grid.slopes[:, None, None, None] * near)
+    # The last block is padded: padding is no key, and what its rows need does not matter.
+    inside = g("Sub", grid.length, g("Mul", block, np.int64(BLOCK)))
+    real = g("Less", np.arange(BLOCK, dtype=np.int64).reshape(groups, GROUP), inside)
+    key_mask = g("Unsqueeze", g("Where", real, np.float32(0), -FAR), np.array([1]))
+    low = g("Where", real, g("ReduceMax", g("Add", scores, key_mask), np.array([3]), keepdims=0), FAR)
+    low = g("ReduceMin", low, np.array([2]), keepdims=1)  # [heads, groups, 1]
+    largest = g("ReduceMax", g("ReduceL2", q_groups, np.array([3]), keepdims=0), np.array([2]), keepdims=1)
+    bound = g(
+        "ReduceMax", g("Sub", g("Mul", largest, norms), low), np.array([1]), keepdims=0
+    )  # [heads, blocks]
+
+    at = g("Unsqueeze", g("Sub", grid.blocks, block), np.array([0]))
+    until = g("Unsqueeze", g("Sub", g("Mul", grid.blocks, np.int64(2)), block), np.array([0]))
+    mass = g("Exp", g("Sub", bound, g.slice(grid.block_penalty, at, until, [1])))
+    keys = np.minimum(BLOCK, 1 / (1 - np.exp(-grid.slopes.astype(np.float64))))
+    limit = (EPSILON / 2 / keys).astype(np.float32)[:, None]
+
+    def outermost(last: int) -> str:
+        cumulated = g("CumSum", mass, np.int64(1), reverse=last)
+        needed = g("Cast", g("Greater", cumulated, limit), to=FLOAT)
+        result: str = g("ArgMax", needed, axis=1, keepdims=1, select_last_index=last)
+        return result
+
+    start = g("Mul", outermost(0), np.int64(BLOCK))
+    end = g("Mul", g("Add", outermost(1), np.int64(1)), np.int64(BLOCK))
+    return start, g("Min", end, grid.length)
