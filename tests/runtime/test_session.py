@@ -1,0 +1,170 @@
+"""The onnxruntime session: graphs that are not ours, forks, telemetry."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from runtime import Embedder, JinaBertError, ModelError, OutOfMemoryError, OutputError
+from tests.paths import ROOT
+from tests.tiny import make_model, write_manifest
+
+
+def fresh(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a new interpreter that must end by itself."""
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("content", [b"", b"not a graph", b"\x08\x08" * 500])
+def test_a_graph_that_onnxruntime_cannot_read(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    folder = make_model(tmp_path / "model")
+    (folder / "model.onnx").write_bytes(content)
+    write_manifest(folder)
+    with pytest.raises(ModelError, match=r"model\.onnx: ") as caught:
+        Embedder(folder)
+    assert "\n" not in str(caught.value)
+    assert "export the model folder again" in str(caught.value)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_graph_with_other_inputs(tmp_path: Path) -> None:
+    import onnx
+
+    folder = make_model(tmp_path / "model")
+    model = onnx.load(folder / "model.onnx")
+    model.graph.input[0].name = "ids"
+    model.graph.node[0].input[1] = "ids"
+    onnx.save(model, folder / "model.onnx")
+    write_manifest(folder)
+    with pytest.raises(ModelError, match="inputs and outputs"):
+        Embedder(folder)
+
+
+def test_a_dimension_that_is_not_the_graphs(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model", dimension=32)
+    with pytest.raises(ModelError, match=r"gave \[1, 3, 16\].*dimension 32"):
+        Embedder(folder).encode("hello")
+
+
+def test_ids_that_the_table_lacks_are_an_error_and_quiet(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_model(tmp_path / "model")
+    with (folder / "vocab.txt").open("a", encoding="utf-8") as file:
+        file.write("zebra\n")
+    write_manifest(folder, vocabulary=1000)
+    with pytest.raises(ModelError, match=r"model\.onnx: failed on a batch of 1 x 3 tokens"):
+        Embedder(folder).encode("zebra")
+    assert capfd.readouterr().err == ""
+
+
+def test_nan_is_never_returned(tmp_path: Path) -> None:
+    with Embedder(make_model(tmp_path / "model", poison=True), threads=1) as embedder:
+        assert np.isfinite(embedder.encode(["a", "b"])).all()
+        with pytest.raises(OutputError, match=r"NaN or infinity for texts\[2\]"):
+            embedder.encode(["a", "b", "c z", "d"])
+        with pytest.raises(OutputError, match="token"):
+            embedder.encode_tokens("z")
+        with pytest.raises(OutputError, match=r"chunks\[0\]"):
+            embedder.encode_chunks("a b z b", 2)
+
+
+def test_lack_of_memory_is_an_error_of_its_own(tiny: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Exhausted:
+        def run(self, *_: object) -> None:
+            raise RuntimeError("bad allocation: Failed to allocate memory for requested buffer of size 99")
+
+    monkeypatch.setattr(tiny._session, "_handle", Exhausted())
+    with pytest.raises(OutOfMemoryError, match="lower max_length or batch_tokens"):
+        tiny.encode("hello")
+
+
+def test_a_closed_embedder_says_so(tiny_folder: Path) -> None:
+    with Embedder(tiny_folder) as embedder:
+        embedder.encode("hello")
+    with pytest.raises(JinaBertError, match="closed"):
+        embedder.encode("hello")
+    embedder.close()
+
+
+FORK = """
+import os, sys
+from runtime import Embedder
+embedder = Embedder(sys.argv[1], threads=2)
+before = embedder.encode(["hello", "world"])
+child = os.fork()
+if child == 0:
+    {child}
+    sys.exit(0)  # by way of all destructors
+status = os.waitpid(child, 0)[1]
+assert os.waitstatus_to_exitcode(status) == 0, status
+assert (embedder.encode(["hello", "world"]) == before).all()
+print("both")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize(
+    "child",
+    [
+        "assert (embedder.encode(['hello', 'world']) == before).all()",
+        "embedder.close()",
+        "pass",
+        "import threading; t = [threading.Thread(target=embedder.encode, args=('hello',)) for _ in range(4)]; "
+        "[x.start() for x in t]; [x.join() for x in t]",
+    ],
+    ids=["encode", "close", "nothing", "threads"],
+)
+def test_a_forked_child_works_and_ends(tiny_folder: Path, child: str) -> None:
+    result = fresh(FORK.format(child=child), str(tiny_folder), PYTHONWARNINGS="ignore::DeprecationWarning")
+    assert (result.stdout, result.returncode) == ("both\n", 0), result.stderr
+
+
+def first_number(folder: str) -> float:
+    with Embedder(folder, threads=1) as embedder:
+        return float(embedder.encode("hello")[0])
+
+
+def test_spawned_processes_agree(tiny: Embedder, tiny_folder: Path) -> None:
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        numbers = pool.map(first_number, [str(tiny_folder)] * 4)
+    assert numbers == [float(tiny.encode("hello")[0])] * 4
+
+
+def test_telemetry_is_off_before_onnxruntime_is_imported_unless_the_user_set_it(tiny_folder: Path) -> None:
+    code = (
+        "import os, sys\n"
+        "class Spy:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'onnxruntime': print(os.environ.get('ORT_DISABLE_TELEMETRY'))\n"
+        "sys.meta_path.insert(0, Spy())\n"
+        "from runtime import Embedder\n"
+        "Embedder(sys.argv[1]).encode('hello')\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    for extra, expected in (({}, "1\n"), ({"ORT_DISABLE_TELEMETRY": "0"}, "0\n")):
+        result = subprocess.run(
+            [sys.executable, "-c", code, str(tiny_folder)],
+            cwd=ROOT,
+            env=environment | extra,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert result.stdout == expected
