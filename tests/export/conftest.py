@@ -21,7 +21,7 @@ class WithoutExtra(pytest.Module):
     """A test file that says why it does not run."""
 
     def collect(self) -> NoReturn:
-        pytest.skip("needs the `export` extra", allow_module_level=True)
+        pytest.skip(f"{self.path.name} needs the `export` extra", allow_module_level=True)
 
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
