@@ -33,10 +33,11 @@ def long_layer(
     rows = Rows(x, layer.hidden)
     k = products(g, rows, layer.key, zero_points)
     v = products(g, rows, layer.value, zero_points)
-    norms = key_norms(g, k, layer.heads)
+    k, v = (_by_head(g, projected, layer.heads) for projected in (k, v))
+    norms = key_norms(g, k)
 
     body = Builder(g)
-    block, running = body._fresh("block"), body._fresh("running")
+    block, running = body.fresh("block"), body.fresh("running")
     first = body("Mul", block, np.int64(BLOCK))
     start, end = (
         body("Unsqueeze", edge, np.array([0])) for edge in (first, body("Add", first, np.int64(BLOCK)))
@@ -50,9 +51,8 @@ def long_layer(
         own.quantized = (of_block(rows.quantized[0]), of_block(rows.quantized[1]))
     own_zero_points = np.full((BLOCK, 1), ZERO_POINT, np.uint8)
     zeros = body.constant(own_zero_points)
-    q = body("Reshape", products(body, own, layer.query, zeros), np.array([BLOCK, layer.heads, -1]))
-    q = body("Transpose", q, perm=[1, 0, 2])
-    keys = window(body, grid, block, q, of_block(k), norms)
+    q = _by_head(body, products(body, own, layer.query, zeros), layer.heads)
+    keys = window(body, grid, block, q, body.slice(k, start, end, [1]), norms)
     attended = _attention(body, layer, grid, first, q, k, v, keys)
     merged = body("Reshape", body("Transpose", attended, perm=[1, 0, 2]), np.array([BLOCK, layer.hidden]))
     out = products(body, Rows(merged, layer.hidden), layer.output, zeros)
@@ -62,6 +62,12 @@ def long_layer(
     result = _loop(g, body, grid.blocks, block, running, y, [BLOCK, layer.hidden])
     flat: str = g("Reshape", result, np.array([-1, layer.hidden]))
     return flat
+
+
+def _by_head(g: Builder, x: str, heads: int) -> str:
+    """[rows, hidden] to [heads, rows, d]."""
+    result: str = g("Transpose", g("Reshape", x, np.array([0, heads, -1])), perm=[1, 0, 2])
+    return result
 
 
 def _attention(
@@ -74,30 +80,32 @@ def _attention(
     :param grid: the block grid.
     :param first: int64 scalar, position of the block's first row.
     :param q: scaled queries, float32 [heads, BLOCK, d].
-    :param k: all keys, float32 [rows, hidden].
-    :param v: all values, float32 [rows, hidden].
+    :param k: all keys, float32 [heads, rows, d].
+    :param v: all values, float32 [heads, rows, d].
     :param keys: start and end of the window, int64 [heads, 1].
     :return: name of float32 [heads, BLOCK, d].
     """
     width = layer.hidden // layer.heads
-    columns = np.arange(layer.heads, dtype=np.int64)[:, None] * width
-    corner = g("Concat", keys[0], columns, axis=1)  # [heads, 2]: where in [rows, hidden] the window is
-    opposite = g("Concat", keys[1], columns + width, axis=1)
-    shift = g("Sub", grid.rows, first)  # from a key's position to its column in grid.distances
-    left, right = (g("Add", edge, shift) for edge in keys)
+    heads = np.arange(layer.heads, dtype=np.int64)[:, None]
+    corner = g("Concat", heads, keys[0], axis=1)  # [heads, 2]: where in [heads, rows, d] the window is
+    opposite = g("Concat", heads + 1, keys[1], axis=1)
+    slopes = grid.slopes[:, None]
+    first_position = g("Cast", first, to=FLOAT)
+    row = slopes[:, :, None] * np.arange(BLOCK, dtype=np.float32)[:, None]  # [heads, BLOCK, 1]
+    column = g("Mul", slopes, g("Sub", grid.positions, first_position))  # [heads, rows]
 
     body = Builder(g)
-    head, running = body._fresh("head"), body._fresh("running")
+    head, running = body.fresh("head"), body.fresh("running")
 
     def of_head(name: str) -> str:
         result: str = body("Gather", name, head)
         return result
 
-    k_window = body.slice(k, of_head(corner), of_head(opposite), [0, 1])
-    v_window = body.slice(v, of_head(corner), of_head(opposite), [0, 1])
-    distances = body.slice(grid.distances, of_head(left), of_head(right), [1])
-    alibi = body("Mul", distances, of_head(g.constant(grid.slopes)))
-    scores = body("Gemm", of_head(q), k_window, alibi, transB=1)
+    begin, stop = of_head(corner), of_head(opposite)
+    k_window = body("Squeeze", body.slice(k, begin, stop, [0, 1]), np.array([0]))
+    v_window = body("Squeeze", body.slice(v, begin, stop, [0, 1]), np.array([0]))
+    penalty = body("Abs", body("Sub", of_head(g.constant(row)), body.slice(column, begin, stop, [0, 1])))
+    scores = body("Gemm", of_head(q), k_window, penalty, transB=1, beta=-1.0)
     attended = body("MatMul", body("Softmax", scores, axis=-1), v_window)
     return _loop(g, body, g.constant(np.int64(layer.heads)), head, running, attended, [BLOCK, width])
 

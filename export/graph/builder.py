@@ -46,7 +46,12 @@ class Builder:
         )
         self._counter: list[int] = [0] if parent is None else parent._counter
 
-    def _fresh(self, prefix: str) -> str:
+    def fresh(self, prefix: str) -> str:
+        """Make up a name that is not taken.
+
+        :param prefix: what it begins with.
+        :return: the name.
+        """
         self._counter[0] += 1
         return f"{prefix}_{self._counter[0]}"
 
@@ -62,7 +67,7 @@ class Builder:
         if name is None:
             if key in self._constants:
                 return self._constants[key]
-            name = self._constants[key] = self._fresh("constant")
+            name = self._constants[key] = self.fresh("constant")
         self.initializers[name] = numpy_helper.from_array(
             np.ascontiguousarray(data).reshape(data.shape), name
         )
@@ -78,7 +83,7 @@ class Builder:
         :return: the name of the output, or a list of names if there are several.
         """
         names = [given if isinstance(given, str) else self.constant(given) for given in inputs]
-        results = [self._fresh(op) for _ in range(outputs)]
+        results = [self.fresh(op) for _ in range(outputs)]
         given = {key: attribute for key, attribute in attributes.items() if attribute is not None}
         domain = "com.microsoft" if op in CONTRIB else ""
         self.nodes.append(helper.make_node(op, names, results, name=results[0], domain=domain, **given))

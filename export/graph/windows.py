@@ -39,8 +39,8 @@ class Grid:
     length: str  # int64 scalar: tokens of the text
     blocks: str  # int64 scalar: how many blocks
     slopes: NDArray[np.float32]  # [heads]
-    distances: str  # float32 [BLOCK, 2·rows]: -|row - column|, the block's first row at column `rows`
     rows: str  # int64 scalar: blocks·BLOCK
+    positions: str  # float32 [rows]
     block_penalty: str  # float32 [heads, 2·blocks]: m·dist between blocks, the block itself at `blocks`
 
 
@@ -55,29 +55,23 @@ def grid(g: Builder, length: str, slopes: NDArray[np.float32]) -> Grid:
     blocks = g("Div", g("Add", length, np.int64(BLOCK - 1)), np.int64(BLOCK))
     rows = g("Mul", blocks, np.int64(BLOCK))
 
-    def around(count: str) -> str:  # -count ... count-1
-        result: str = g("Cast", g("Range", g("Neg", count), count, np.int64(1)), to=FLOAT)
-        return result
-
-    row = np.arange(BLOCK, dtype=np.float32)[:, None]
-    distances = g("Neg", g("Abs", g("Sub", row, around(rows))))
+    positions = g("Cast", g("Range", np.int64(0), rows, np.int64(1)), to=FLOAT)
     # Blocks n apart are (n - 1)·BLOCK + 1 tokens apart at least, a block is 0 apart from itself.
-    apart = g("Sub", g("Mul", g("Abs", around(blocks)), np.float32(BLOCK)), np.float32(BLOCK - 1))
+    around = g("Cast", g("Range", g("Neg", blocks), blocks, np.int64(1)), to=FLOAT)
+    apart = g("Sub", g("Mul", g("Abs", around), np.float32(BLOCK)), np.float32(BLOCK - 1))
     penalty = g("Mul", slopes[:, None], g("Max", apart, np.float32(0)))
-    return Grid(length, blocks, slopes, distances, rows, penalty)
+    return Grid(length, blocks, slopes, rows, positions, penalty)
 
 
-def key_norms(g: Builder, k: str, heads: int) -> str:
+def key_norms(g: Builder, k: str) -> str:
     """Emit the largest key norm of each block.
 
     :param g: where to write.
-    :param k: keys, float32 [rows, hidden].
-    :param heads: number of heads.
+    :param k: keys, float32 [heads, rows, d].
     :return: name of float32 [heads, 1, blocks].
     """
-    hidden_by_head = g("Reshape", k, np.array([0, heads, -1]))
-    norms = g("ReduceL2", hidden_by_head, np.array([2]), keepdims=0)  # [rows, heads]
-    by_block = g("Reshape", g("Transpose", norms, perm=[1, 0]), np.array([heads, 1, -1, BLOCK]))
+    norms = g("ReduceL2", k, np.array([2]), keepdims=1)  # [heads, rows, 1]
+    by_block = g("Reshape", norms, np.array([0, 1, -1, BLOCK]))
     result: str = g("ReduceMax", by_block, np.array([3]), keepdims=0)
     return result
 
@@ -89,14 +83,14 @@ def window(g: Builder, grid: Grid, block: str, q: str, k: str, norms: str) -> tu
     :param grid: the block grid.
     :param block: int64 scalar, which block.
     :param q: its queries, scaled, float32 [heads, BLOCK, d].
-    :param k: its keys, float32 [BLOCK, hidden].
+    :param k: its keys, float32 [heads, BLOCK, d].
     :param norms: of key_norms.
     :return: names of start and end, int64 [heads, 1].
     """
     heads, groups = len(grid.slopes), BLOCK // GROUP
     near = np.abs(np.arange(GROUP, dtype=np.float32)[:, None] - np.arange(GROUP, dtype=np.float32))
     q_groups = g("Reshape", q, np.array([heads, groups, GROUP, -1]))
-    k_groups = g("Transpose", g("Reshape", k, np.array([groups, GROUP, heads, -1])), perm=[2, 0, 3, 1])
+    k_groups = g("Transpose", g("Reshape", k, np.array([heads, groups, GROUP, -1])), perm=[0, 1, 3, 2])
     scores = g("Add", g("MatMul", q_groups, k_groups), -grid.slopes[:, None, None, None] * near)
     # The last block is padded: padding is no key, and what its rows need does not matter.
     inside = g("Sub", grid.length, g("Mul", block, np.int64(BLOCK)))
