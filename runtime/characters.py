@@ -34,7 +34,7 @@ class Tables:
         from binascii import a2b_base64
         from zlib import decompress
 
-        from runtime.unicode_tables import PACKED
+        from .unicode_tables import PACKED
 
         sections = decompress(a2b_base64(PACKED)).decode("utf-8", "surrogatepass").split(_SEPARATOR)
         kinds, single, single_folds, several, several_folds, classes = sections
@@ -59,7 +59,7 @@ class Tables:
 
     def fold(self, code: int) -> str:
         """:return: The character decomposed, without its accents, in lower case."""
-        if 0xAC00 <= code < 0xD7A4:  # Hangul syllables, by the arithmetic of the Unicode standard, section 3.12
+        if 0xAC00 <= code < 0xD7A4:  # Hangul syllables: the Unicode standard's arithmetic, section 3.12
             block, trailing = divmod(code - 0xAC00, 28)
             leading, vowel = divmod(block, 21)
             jamo = chr(0x1100 + leading) + chr(0x1161 + vowel)

@@ -9,12 +9,13 @@ Does not truncate, pad or build batches: see runtime/embedder.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
-from runtime.characters import CharacterTable
-from runtime.errors import ModelError
+from .characters import CharacterTable
+from .errors import ModelError
+from .vocabulary import Vocabulary
 
 _SPECIAL = ("[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]")  # taken literally wherever they stand in a text
 _LONGEST_WORD = 100  # characters; a longer word is [UNK]
@@ -22,7 +23,7 @@ _CONTINUED = "##"
 
 _MOST_CHUNKS = 32_768  # in the cache, which then starts again: about 7 MB
 _LONGEST_CHUNK = 64  # characters; a longer chunk is hardly met twice
-_BLOCK = 65_536  # characters split at a time, so that one line of 10 MB does not become 2 million strings at once
+_BLOCK = 65_536  # characters split at a time: a line of 10 MB does not become 2 million strings at once
 
 # str.split breaks at these, `tokenizers` drops them, as it drops NUL.
 _NO_BREAKS = ("\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x1f", "\x85")
@@ -36,24 +37,23 @@ class WordPiece:
     :raises ModelError: [PAD], [UNK], [CLS] or [SEP] is not among the tokens.
     """
 
-    def __init__(self, tokens: Sequence[str], *, lower_case: bool = True) -> None:
-        self._vocabulary = dict(zip(tokens, range(len(tokens)), strict=True))
-        self._size = len(tokens)
-        missing = [token for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if token not in self._vocabulary]
+    def __init__(self, tokens: Sequence[str] | Vocabulary, *, lower_case: bool = True) -> None:
+        self._vocabulary = tokens if isinstance(tokens, Vocabulary) else Vocabulary(tokens)
+        special = {token: self._vocabulary.get(token) for token in _SPECIAL}
+        missing = [token for token, number in special.items() if number is None and token != "[MASK]"]
         if missing:
             raise ModelError(
-                f"vocabulary of {len(tokens)} tokens lacks {', '.join(missing)}: not a BERT WordPiece vocabulary; "
+                f"vocabulary of {len(self)} tokens lacks {', '.join(missing)}: not a BERT WordPiece vocabulary; "
                 "use the vocab.txt that the model was trained with"
             )
-        self.pad_id = self._vocabulary["[PAD]"]
-        self.unk_id = self._vocabulary["[UNK]"]
-        self.cls_id = self._vocabulary["[CLS]"]
-        self.sep_id = self._vocabulary["[SEP]"]
+        self._special = {token: number for token, number in special.items() if number is not None}
+        self.pad_id = self._special["[PAD]"]
+        self.unk_id = self._special["[UNK]"]
+        self.cls_id = self._special["[CLS]"]
+        self.sep_id = self._special["[SEP]"]
         self.lower_case = lower_case
-        self._special = tuple(token for token in _SPECIAL if token in self._vocabulary)
         self._characters = CharacterTable(lower_case=lower_case)
         self._chunk_ids = _ChunkCache(self._look_up).__getitem__
-        self._longest_token = 0  # characters; found out when the first word is taken apart
 
     @classmethod
     def from_file(cls, path: str | Path, *, lower_case: bool = True) -> WordPiece:
@@ -64,26 +64,18 @@ class WordPiece:
         :return: The tokenizer.
         :raises ModelError: The file cannot be read, is not UTF-8, or lacks one of the special tokens.
         """
+        vocabulary = Vocabulary.from_file(path)
         try:
-            text = Path(path).read_bytes().decode("utf-8")
-        except OSError as error:
-            raise ModelError(f"{path}: cannot read the vocabulary: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise ModelError(f"{path}: not UTF-8 at byte {error.start}; export the model again") from error
-        tokens = text.replace("\r\n", "\n").split("\n")
-        if not tokens[-1]:
-            tokens.pop()
-        try:
-            return cls(tokens, lower_case=lower_case)
+            return cls(vocabulary, lower_case=lower_case)
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from None
 
     def __len__(self) -> int:
         """:return: The number of tokens in the vocabulary."""
-        return self._size
+        return len(self._vocabulary)
 
     def __repr__(self) -> str:
-        return f"WordPiece({self._size} tokens, lower_case={self.lower_case})"
+        return f"WordPiece({len(self)} tokens, lower_case={self.lower_case})"
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, [CLS] first and [SEP] last, not truncated.
@@ -91,14 +83,7 @@ class WordPiece:
         :param text: Any str. A lone surrogate counts as U+FFFD, which is dropped; a literal [SEP] becomes its id.
         :return: At least two ids.
         """
-        text = _steady(text)
-        if len(text) <= _BLOCK:
-            return [self.cls_id, *chain.from_iterable(map(self._chunk_ids, text.split())), self.sep_id]
-        ids = [self.cls_id]
-        for block in _blocks(text):
-            ids += chain.from_iterable(map(self._chunk_ids, block.split()))
-        ids.append(self.sep_id)
-        return ids
+        return [self.cls_id, *chain.from_iterable(map(self._chunk_ids, _chunks(_steady(text)))), self.sep_id]
 
     def count(self, text: str) -> int:
         """The number of ids of a text, without making their list.
@@ -106,7 +91,7 @@ class WordPiece:
         :param text: Any str.
         :return: The length of `encode(text)`.
         """
-        return 2 + sum(sum(map(len, map(self._chunk_ids, block.split()))) for block in _blocks(_steady(text)))
+        return 2 + sum(map(len, map(self._chunk_ids, _chunks(_steady(text)))))
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """The ids of a text and where each stands in it. Several times slower than `encode`.
@@ -132,23 +117,27 @@ class WordPiece:
 
     def _look_up(self, chunk: str) -> list[int]:
         """Ids of a text without white space, which the cache does not hold."""
-        ids = []
+        if chunk.isascii() and chunk.isalnum():  # an ordinary word: its characters stand for themselves
+            return self._word_ids(chunk.lower() if self.lower_case else chunk)
+        ids: list[int] = []
         for part in self._split_at_special(chunk):
             if part in self._special:
-                ids.append(self._vocabulary[part])
-                continue
-            for block in _blocks(self._characters.normalize(part)):
-                for word in block.split():
-                    number = self._vocabulary.get(word)
-                    if number is None or len(word) > _LONGEST_WORD:
-                        ids += [number for number, _ in self._pieces(word)]
-                    else:
-                        ids.append(number)
+                ids.append(self._special[part])
+            else:
+                for word in _chunks(self._characters.normalize(part)):
+                    ids += self._word_ids(word)
         return ids
+
+    def _word_ids(self, word: str) -> list[int]:
+        """Ids of a normalised word."""
+        number = self._vocabulary.get(word)
+        if number is None or len(word) > _LONGEST_WORD:
+            return [number for number, _ in self._pieces(word)]
+        return [number]
 
     def _locate(self, chunk: str, position: int) -> Iterator[tuple[int, int, int]]:
         """Id, start and stop of each token of a text without white space that starts at a position of the whole."""
-        if chunk.isascii() and chunk.isalnum():  # an ordinary word: its characters stand for themselves
+        if chunk.isascii() and chunk.isalnum():
             start = position
             for number, length in self._pieces(chunk.lower() if self.lower_case else chunk):
                 yield number, start, position + length
@@ -156,7 +145,7 @@ class WordPiece:
             return
         for part in self._split_at_special(chunk):
             if part in self._special:
-                yield self._vocabulary[part], position, position + len(part)
+                yield self._special[part], position, position + len(part)
             else:
                 yield from self._locate_words(part, position)
             position += len(part)
@@ -200,16 +189,15 @@ class WordPiece:
         length = len(word)
         if length > _LONGEST_WORD:
             return [(self.unk_id, length)]
-        vocabulary = self._vocabulary
-        if (number := vocabulary.get(word)) is not None:
+        get = self._vocabulary.get
+        if (number := get(word)) is not None:
             return [(number, length)]
-        if not self._longest_token:
-            self._longest_token = max(map(len, vocabulary))
+        most = self._vocabulary.longest or length
         pieces = []
         start, prefix = 0, ""
         while start < length:
-            for stop in range(min(length, start + self._longest_token), start, -1):
-                if (number := vocabulary.get(prefix + word[start:stop])) is not None:
+            for stop in range(min(length, start + most), start, -1):
+                if (number := get(prefix + word[start:stop])) is not None:
                     break
             else:
                 return [(self.unk_id, length)]
@@ -251,6 +239,11 @@ def _steady(text: str) -> str:
         if character in text:
             text = text.replace(character, "\0")
     return text
+
+
+def _chunks(text: str) -> Iterable[str]:
+    """What lies between white space."""
+    return text.split() if len(text) <= _BLOCK else chain.from_iterable(map(str.split, _blocks(text)))
 
 
 def _blocks(text: str) -> Iterator[str]:

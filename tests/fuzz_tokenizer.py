@@ -17,7 +17,9 @@ from tests.wordpiece import mismatches, random_texts, reference, vocabulary
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz_tokenizer", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.fuzz_tokenizer", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -25,7 +27,10 @@ def main() -> int:
     if path is None:
         print("no vocab.txt in models/ or ../shared/data", file=sys.stderr)
         return 2
-    pairs = [(WordPiece.from_file(path, lower_case=case), reference(path, lower_case=case)) for case in (True, False)]
+    pairs = [
+        (WordPiece.from_file(path, lower_case=case), reference(path, lower_case=case))
+        for case in (True, False)
+    ]
     texts = random_texts(options.seed)
     tried, failed, end = 0, 0, time.monotonic() + options.seconds
     while time.monotonic() < end:
@@ -34,7 +39,7 @@ def main() -> int:
             for text in mismatches(wordpiece, judge, batch):
                 failed += 1
                 if failed <= 20:
-                    print(f"lower_case={wordpiece.lower_case}: {ascii(text)}")
+                    print(f"lower_case={wordpiece.lower_case}: {text!a}")
         tried += len(batch)
     print(f"{tried} texts from seed {options.seed}, {failed} mismatches")
     return 1 if failed else 0

@@ -94,7 +94,9 @@ def combining_classes() -> dict[int, int]:
     decomposed = {code: nfd(chr(code)) for code in CODE_POINTS}
 
     def moves(character: str) -> bool:
-        return nfd(character + lowest) != character + lowest or nfd(highest + character) != highest + character
+        return (
+            nfd(character + lowest) != character + lowest or nfd(highest + character) != highest + character
+        )
 
     movable = [chr(code) for code in CODE_POINTS if decomposed[code] == chr(code) and moves(chr(code))]
     example: dict[int, str] = {}

@@ -46,7 +46,9 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.tokenizer", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench.tokenizer", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--lines", type=int, default=4000, help="lines taken from each file (default 4000)")
     options = parser.parse_args()
@@ -57,7 +59,10 @@ def main() -> int:
     judge = reference(path)
     loads = [seconds(lambda: WordPiece.from_file(path)) for _ in range(options.rounds)]
     print(f"vocabulary loaded in {statistics.median(loads) * 1000:.1f} ms; millions of tokens a second:")
-    print(f"{'texts':28}{'tokens':>9}{'first':>8}{'again':>8}{'batch':>8}{'fast':>8}  {'first/batch':>12}{'first/fast':>12}")
+    heads = ("tokens", "first", "again", "batch", "fast", "first/batch", "first/fast")
+    print(
+        f"{'texts':28}" + "".join(f"{head:>{width}}" for head, width in zip(heads, (9, 8, 8, 8, 8, 14, 12)))
+    )
     ratios: list[tuple[float, float]] = []
     for name, texts in corpora(options.lines).items():
         check = WordPiece.from_file(path)
@@ -82,7 +87,9 @@ def main() -> int:
                     seconds(lambda texts=texts: judge._tokenizer.encode_batch_fast(texts)),  # type: ignore[misc]
                 )
             )
-        first, again, batch, fast = (tokens / statistics.median(column) / 1e6 for column in zip(*times, strict=True))
+        first, again, batch, fast = (
+            tokens / statistics.median(column) / 1e6 for column in zip(*times, strict=True)
+        )
         ratios.append(
             (
                 statistics.median(row[2] / row[0] for row in times),
