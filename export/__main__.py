@@ -25,14 +25,16 @@ NEEDED = (
 )
 INSTALL = 'pip install "jinabert-runtime[export]"   (in a checkout: pip install -e ".[export]")'
 
+INTERRUPTED = "interrupted; nothing was written"
+
 EXAMPLES = """\
 examples:
   python -m export jinaai/jina-embeddings-v2-small-en --output models/jina-small
   python -m export ./checkpoint --output ./model --precision fp32
   python -m export ./checkpoint --output ./baseline --scheme optimum
 
-The folder is written only after fp32 matched torch and int8 matched fp32 on 1,078 texts. Takes about a minute or two
-for small-en on two cores. Exit codes: 0 written, 1 no room or an internal failure, 2 refused, 130 interrupted.
+The folder is written only after fp32 matched torch and int8 matched fp32 on 1,078 texts. It takes a few
+minutes for small-en on two cores. Exit codes: 0 written, 1 out of memory, 2 refused, 130 interrupted.
 """
 
 
@@ -87,7 +89,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Telemetry would be sent from the first import of onnxruntime on; none of what is imported needs a network.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    previous = signal.signal(signal.SIGTERM, _interrupt)
+    interrupted = False
+
+    def interrupt(signum: int, frame: object) -> None:
+        """Asked to end: temporary folders are removed on the way out."""
+        nonlocal interrupted
+        interrupted = True
+        raise KeyboardInterrupt
+
+    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     started = time.monotonic()
 
     def progress(line: str) -> None:
@@ -111,25 +121,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         manifest = pipeline.run(settings, progress)
         progress("done")
         print("\n".join(report.lines(manifest)))
-    except ExportError as error:
+    except KeyboardInterrupt:
+        return _fail(INTERRUPTED, 130)
+    except Exception as error:
+        # A native library that is interrupted while it calls Python turns that into an error of its own.
+        if interrupted:
+            return _fail(INTERRUPTED, 130)
+        return _explain(error)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    return 0
+
+
+def _explain(error: Exception) -> int:
+    """One line for what can be explained; anything else is a bug, and its traceback is wanted."""
+    if isinstance(error, ExportError):
         return _fail(str(error))
-    except OSError as error:
+    if isinstance(error, OSError):
         from export.folder import explain
 
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{explain(error)}; nothing was written")
-    except MemoryError:
+    if isinstance(error, MemoryError):
         return _fail("not enough memory; nothing was written", 1)
-    except KeyboardInterrupt:
-        return _fail("interrupted; nothing was written", 130)
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-    return 0
-
-
-def _interrupt(signum: int, frame: object) -> None:
-    """Asked to end (SIGTERM): as Ctrl-C, so that temporary folders are removed."""
-    raise KeyboardInterrupt
+    raise error
 
 
 def _fail(message: str, code: int = 2) -> int:

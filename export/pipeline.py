@@ -129,7 +129,7 @@ def _run(
         products = graph.product_names(traced)
         progress(f"quantising each of {len(products)} products alone")
         verification["layers"] = verify.layer_report(
-            lambda name: graph.rewrite(traced, precision="int8", only={name}),
+            lambda name: graph.rewrite(traced, only={name}, blocked=False),
             products,
             verify.sample_for_layers(tokens),
             reference_path,

@@ -39,6 +39,7 @@ def lines(manifest: Mapping[str, Any]) -> list[str]:
             f"the longest {int8['longest_tokens']:,}",
             f"{'':<24}cosine: worst {int8['worst']:.5f}{allowed}, "
             f"1st percentile {int8['percentile_1']:.5f}, mean {int8['mean']:.6f}",
+            f"{'':<24}a text alone against the same in a batch: worst {int8['alone_against_batch']['worst']:.6f}",
         ]
     if layers := figures.get("layers"):
         report.append(f"{'costliest products':<24}each quantised alone; mean and worst cosine")

@@ -34,8 +34,11 @@ BLOCK_ROWS = (
     256  # rows of attention that torch computes at a time: 8192 x 8192 scores a head would take gigabytes
 )
 BATCH_TOKENS = 4096  # padded tokens a batch
+ALONE_TEXTS = 32  # texts whose vector in a batch is compared with their vector alone
+ALONE_TOKENS = 512  # the longest of them
+ALONE_COSINE = 0.9999
 LAYER_TEXTS = 64
-LAYER_TOKENS = 256  # longest text in the layer report
+LAYER_TOKENS = 128  # longest text in the layer report
 
 
 def open_session(model: Path | bytes, threads: int) -> onnxruntime.InferenceSession:
@@ -166,16 +169,23 @@ def verify_int8(
     :param fp32_alone_tokens: the same of the fp32 graph.
     :param minimum: how many texts there must be.
     :param enforce: refuse below ``INT8_WORST_COSINE``; off for a baseline that is only measured.
-    :return: worst, 1st percentile and mean cosine, the worst text's index and length.
-    :raises ExportError: too few texts, a cosine too low, or a value that is not finite.
+    :return: worst, 1st percentile and mean cosine, the worst text's index and length, and how close texts alone come
+        to the same texts in a batch.
+    :raises ExportError: too few texts, a cosine too low, a vector that depends on its batch, or a value that is not
+        finite.
     """
     if len(texts) < minimum:
         raise ExportError(
             f"{len(texts):,} texts are too few to judge int8 by: at least {minimum:,} are needed"
         )
     reference = _encode(open_session(fp32_path, threads), texts, fp32_alone_tokens, "fp32", progress)
-    found = _encode(open_session(path, threads), texts, alone_tokens, "int8", progress)
+    session = open_session(path, threads)
+    found = _encode(session, texts, alone_tokens, "int8", progress)
     cosines = (reference * found).sum(axis=1)
+    sample = spread(
+        [index for index, text in enumerate(texts) if len(text) <= ALONE_TOKENS], texts, ALONE_TEXTS
+    )
+    alone = min((float(found[i] @ _unit(onnx_means(session, [texts[i]])[0])) for i in sample), default=1.0)
     worst = int(cosines.argmin())
     figures: Figures = {
         "texts": len(texts),
@@ -186,12 +196,18 @@ def verify_int8(
         "mean": _cosine(cosines.mean()),
         "worst_text": {"index": worst, "tokens": len(texts[worst])},
         "least_allowed": INT8_WORST_COSINE if enforce else None,
+        "alone_against_batch": {"texts": len(sample), "worst": _cosine(alone)},
     }
     if enforce and not cosines.min() >= INT8_WORST_COSINE:
         raise ExportError(
             f"int8 is too far from fp32: text {worst} ({len(texts[worst])} tokens) has cosine {cosines.min():.4f}, "
             f"1st percentile {figures['percentile_1']}, mean {figures['mean']}; at least {INT8_WORST_COSINE} "
             "is needed: export with --precision fp32, or train the outliers out of the checkpoint"
+        )
+    if enforce and not alone >= ALONE_COSINE:
+        raise ExportError(
+            f"the int8 vector of a text depends on its batch: alone and in a batch have cosine {alone:.5f}, "
+            f"at least {ALONE_COSINE} is needed"
         )
     return figures
 
@@ -234,9 +250,17 @@ def sample_for_layers(texts: Sequence[Sequence[int]]) -> list[Sequence[int]]:
     """
     :return: up to ``LAYER_TEXTS`` texts of at most ``LAYER_TOKENS`` tokens, spread evenly over the lengths.
     """
-    short = sorted((text for text in texts if len(text) <= LAYER_TOKENS), key=len)
-    picked = np.linspace(0, len(short) - 1, min(LAYER_TEXTS, len(short))).round().astype(int)
-    return [short[index] for index in dict.fromkeys(picked.tolist())]
+    short = [index for index, text in enumerate(texts) if len(text) <= LAYER_TOKENS]
+    return [texts[index] for index in spread(short, texts, LAYER_TEXTS)]
+
+
+def spread(indices: Sequence[int], texts: Sequence[Sequence[int]], count: int) -> list[int]:
+    """
+    :return: up to ``count`` of the indices, from the shortest text to the longest in even steps.
+    """
+    ordered = sorted(indices, key=lambda index: (len(texts[index]), index))
+    picked = np.linspace(0, len(ordered) - 1, min(count, len(ordered))).round().astype(int)
+    return [ordered[position] for position in picked.tolist()]
 
 
 def batches_by_length(

@@ -268,6 +268,7 @@ def test_report_names_the_figures() -> None:
             "int8": {
                 "texts": 1078, "tokens": 100_000, "longest_tokens": 8192, "worst": 0.9987, "percentile_1": 0.9991,
                 "mean": 0.99965, "least_allowed": 0.99,
+                "alone_against_batch": {"texts": 32, "worst": 0.9999999},
             },
             "layers": {"encoder.layer.2.mlp.wo": {"mean": 0.9998, "worst": 0.9992}},
         },
