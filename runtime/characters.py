@@ -13,7 +13,7 @@ the first other character unpacks runtime/unicode_tables.py, in less than 2 ms.
 from __future__ import annotations
 
 from bisect import bisect_right
-from itertools import accumulate, groupby
+from itertools import accumulate, chain, groupby
 
 REMOVED, SPACE, IDEOGRAPH, PUNCTUATION, MARK = range(1, 6)
 
@@ -28,7 +28,7 @@ _MOST_CHARACTERS = 16_384  # what a table remembers: more than one text's script
 class Tables:
     """runtime/unicode_tables.py unpacked: for each code point from U+0080 its kind, fold and combining class."""
 
-    __slots__ = ("classes", "folds", "starts", "stops")
+    __slots__ = ("classes", "edges", "folds", "kinds")
 
     def __init__(self) -> None:
         from binascii import a2b_base64
@@ -38,24 +38,20 @@ class Tables:
 
         sections = decompress(a2b_base64(PACKED)).decode("utf-8", "surrogatepass").split(_SEPARATOR)
         kinds, single, single_folds, several, several_folds, classes = sections
-        self.starts: list[int] = []  # of runs of one kind, ascending
-        self.stops: list[tuple[int, int]] = []  # end (exclusive) and kind of each run
-        for start, stop, kind in _runs(kinds):
-            self.starts.append(start)
-            self.stops.append((stop, kind))
+        # Runs of one kind, ascending: edges[2 * n] to edges[2 * n + 1] (exclusive) is of kinds[n].
+        self.edges = _edges(kinds)
+        self.kinds = kinds[2::3]
         self.folds: dict[int, str] = dict(zip(_codes(single), single_folds, strict=True))
         self.folds.update(zip(_codes(several), several_folds.split(" "), strict=True))
         self.classes: dict[int, int] = {}  # canonical combining class, where it is not 0
-        for start, stop, number in _runs(classes):
-            self.classes.update(dict.fromkeys(range(start, stop), number))
+        edges = _edges(classes)
+        for start, stop, number in zip(edges[::2], edges[1::2], classes[2::3], strict=True):
+            self.classes.update(dict.fromkeys(range(start, stop), ord(number)))
 
     def kind(self, code: int) -> int:
         """:return: REMOVED, SPACE, IDEOGRAPH, PUNCTUATION, MARK, or 0 for a character that is none of them."""
-        at = bisect_right(self.starts, code) - 1
-        if at < 0:
-            return 0
-        stop, kind = self.stops[at]
-        return kind if code < stop else 0
+        run, outside = divmod(bisect_right(self.edges, code) - 1, 2)
+        return 0 if outside else ord(self.kinds[run])
 
     def fold(self, code: int) -> str:
         """:return: The character decomposed, without its accents, in lower case."""
@@ -67,10 +63,11 @@ class Tables:
         return self.folds.get(code) or chr(code)
 
 
-def _runs(section: str) -> list[tuple[int, int, int]]:
-    """Start, stop (exclusive) and value of each run; stored as gap since the last stop, length, value."""
-    edges = list(accumulate(ord(one) for at, one in enumerate(section) if at % 3 != 2))
-    return list(zip(edges[::2], edges[1::2], map(ord, section[2::3]), strict=True))
+def _edges(section: str) -> list[int]:
+    """Start and stop (exclusive) of each run; stored as gap since the last stop, length, value."""
+    return list(
+        accumulate(chain.from_iterable(zip(map(ord, section[::3]), map(ord, section[1::3]), strict=True)))
+    )
 
 
 def _codes(section: str) -> accumulate[int]:

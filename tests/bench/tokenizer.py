@@ -61,7 +61,8 @@ def main() -> int:
     print(f"vocabulary loaded in {statistics.median(loads) * 1000:.1f} ms; millions of tokens a second:")
     heads = ("tokens", "first", "again", "batch", "fast", "first/batch", "first/fast")
     print(
-        f"{'texts':28}" + "".join(f"{head:>{width}}" for head, width in zip(heads, (9, 8, 8, 8, 8, 14, 12)))
+        f"{'texts':28}"
+        + "".join(f"{head:>{width}}" for head, width in zip(heads, (9, 8, 8, 8, 8, 14, 12), strict=True))
     )
     ratios: list[tuple[float, float]] = []
     for name, texts in corpora(options.lines).items():
