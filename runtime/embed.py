@@ -15,7 +15,7 @@ from .errors import InputError, JinaBertError, TextTooLongError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from typing import Any, BinaryIO
 
     from .embedder import Embedder
@@ -270,29 +270,32 @@ def _windows(options: argparse.Namespace) -> Iterator[list[str]]:
     yield from reading.in_windows(_texts(options))
 
 
-def _texts(options: argparse.Namespace) -> Iterable[str]:
+def _texts(options: argparse.Namespace) -> Iterator[str]:
     if options.input is None:
-        return list(options.texts)
-    from . import reading
-
-    key = options.field
-    if options.input == "-":
+        yield from options.texts
+    elif options.input == "-":
         if sys.stdin is None:
             raise InputError("--input -: standard input is closed")
-        name, stream = "standard input", sys.stdin.buffer
+        yield from _read(sys.stdin.buffer, "standard input", options.field, options.errors)
     else:
-        name, stream = options.input, _open(options.input)
-        if key is None and name.lower().endswith((".jsonl", ".ndjson")):
-            key = "text"
-    source = reading.lines(stream, name, options.errors)
-    return reading.field(source, name, key) if key is not None else source
+        name: str = options.input
+        with _open(name) as stream:
+            key = "text" if name.lower().endswith((".jsonl", ".ndjson")) else None
+            yield from _read(stream, name, options.field or key, options.errors)
 
 
-def _open(path: str) -> BinaryIO:
+def _open(name: str) -> BinaryIO:
     try:
-        return open(path, "rb")
+        return open(name, "rb")
     except OSError as error:
-        raise InputError(f"--input {path!r}: cannot be read ({error.strerror})") from None
+        raise InputError(f"--input {name!r}: cannot be read ({error.strerror})") from None
+
+
+def _read(stream: BinaryIO, name: str, key: str | None, errors: str) -> Iterator[str]:
+    from . import reading
+
+    source = reading.lines(stream, name, errors)
+    return reading.field(source, name, key) if key is not None else source
 
 
 def _similarity(embedder: Embedder, options: argparse.Namespace, totals: Totals, writer: Any) -> None:

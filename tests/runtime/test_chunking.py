@@ -79,7 +79,7 @@ def test_spans_that_cannot_be_are_named(tiny: Embedder, spans: list[tuple[int, i
     [{"chunk_tokens": 0}, {"overlap": -1}, {"chunk_tokens": 4, "overlap": 4}, {"chunk_tokens": 2.5}],
 )
 def test_sizes_that_cannot_be_are_named(tiny: Embedder, options: dict[str, int]) -> None:
-    with pytest.raises(InputError, match="chunk_tokens|overlap"):
+    with pytest.raises(InputError, match=r"chunk_tokens|overlap"):
         tiny.encode_chunks(TEXT, **options)
 
 

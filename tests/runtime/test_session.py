@@ -107,14 +107,16 @@ FORK = """
 import os, sys
 from runtime import Embedder
 embedder = Embedder(sys.argv[1], threads=2)
-before = embedder.encode(["hello", "world"])
+texts = ["hello", "world", "a b c d " * 500]  # the last one is work enough for onnxruntime's threads to share
+options = {{"max_length": 3000}}
+before = embedder.encode(texts, **options)
 child = os.fork()
 if child == 0:
     {child}
     sys.exit(0)  # by way of all destructors
 status = os.waitpid(child, 0)[1]
 assert os.waitstatus_to_exitcode(status) == 0, status
-assert (embedder.encode(["hello", "world"]) == before).all()
+assert (embedder.encode(texts, **options) == before).all()
 print("both")
 """
 
@@ -123,17 +125,47 @@ print("both")
 @pytest.mark.parametrize(
     "child",
     [
-        "assert (embedder.encode(['hello', 'world']) == before).all()",
+        "assert (embedder.encode(texts, **options) == before).all()",
         "embedder.close()",
         "pass",
-        "import threading; t = [threading.Thread(target=embedder.encode, args=('hello',)) for _ in range(4)]; "
-        "[x.start() for x in t]; [x.join() for x in t]",
+        "import threading; work = lambda: embedder.encode(texts, **options); "
+        "threads = [threading.Thread(target=work) for _ in range(4)]; "
+        "[thread.start() for thread in threads]; [thread.join() for thread in threads]",
     ],
     ids=["encode", "close", "nothing", "threads"],
 )
 def test_a_forked_child_works_and_ends(tiny_folder: Path, child: str) -> None:
     result = fresh(FORK.format(child=child), str(tiny_folder), PYTHONWARNINGS="ignore::DeprecationWarning")
     assert (result.stdout, result.returncode) == ("both\n", 0), result.stderr
+
+
+BUSY = """
+import os, sys, threading
+from runtime import Embedder
+embedder = Embedder(sys.argv[1], threads=2)
+texts, options = ["hello", "a b c d " * 300], {"max_length": 3000}
+before = embedder.encode(texts, **options)
+stop = threading.Event()
+def work():
+    while not stop.is_set():
+        embedder.encode(texts, **options)
+worker = threading.Thread(target=work)
+worker.start()
+for _ in range(5):
+    child = os.fork()
+    if child == 0:
+        sys.exit(0 if (embedder.encode(texts, **options) == before).all() else 3)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+stop.set()
+worker.join()
+print("all")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_forks_while_another_thread_encodes(tiny_folder: Path) -> None:
+    result = fresh(BUSY, str(tiny_folder), PYTHONWARNINGS="ignore::DeprecationWarning")
+    assert (result.stdout, result.returncode) == ("all\n", 0), result.stderr
 
 
 def first_number(folder: str) -> float:
