@@ -31,6 +31,9 @@ def save_model(model: onnx.ModelProto, folder: Path) -> list[Path]:
     Write ``model.onnx``, and beside it ``model.onnx.data`` with every initializer of 1 KiB or more: onnxruntime
     maps that file, which loads faster and takes less memory than weights inside the protobuf.
 
+    A tensor whose bytes stand in the file already is not written again but placed there. So a stack of the
+    matrices of all layers costs nothing, if they come one after the other before it (export.graph.weights).
+
     :param model: its tensors hold their data; it is left as it is.
     :param folder: an existing folder.
     :return: the files written: two, or one where no initializer is that large.
@@ -38,6 +41,7 @@ def save_model(model: onnx.ModelProto, folder: Path) -> list[Path]:
     stored = onnx.ModelProto()
     stored.CopyFrom(model)
     data_path = folder / MODEL_DATA
+    written: dict[int, bytes] = {}  # offset -> bytes
     with data_path.open("wb") as data:
         for tensor in stored.graph.initializer:
             if not tensor.HasField("raw_data"):
@@ -45,10 +49,14 @@ def save_model(model: onnx.ModelProto, folder: Path) -> list[Path]:
             size = len(tensor.raw_data)
             if size < EXTERNAL_MINIMUM_BYTES:
                 continue
-            alignment = PAGE_BYTES if size >= PAGE_ALIGNED_MINIMUM_BYTES else LINE_BYTES
-            data.write(bytes(-data.tell() % alignment))
-            place = {"location": MODEL_DATA, "offset": str(data.tell()), "length": str(size)}
-            data.write(tensor.raw_data)
+            offset = _find(written, tensor.raw_data)
+            if offset is None:
+                alignment = PAGE_BYTES if size >= PAGE_ALIGNED_MINIMUM_BYTES else LINE_BYTES
+                data.write(bytes(-data.tell() % alignment))
+                offset = data.tell()
+                data.write(tensor.raw_data)
+                written[offset] = tensor.raw_data
+            place = {"location": MODEL_DATA, "offset": str(offset), "length": str(size)}
             tensor.ClearField("raw_data")
             tensor.data_location = TensorProto.EXTERNAL
             for key, value in place.items():
@@ -60,6 +68,20 @@ def save_model(model: onnx.ModelProto, folder: Path) -> list[Path]:
         return [model_path, data_path]
     data_path.unlink()
     return [model_path]
+
+
+def _find(written: Mapping[int, bytes], wanted: bytes) -> int | None:
+    """
+    :return: the offset at which tensors written one after the other hold these bytes.
+    """
+    for first, piece in written.items():
+        offset, rest = first, memoryview(wanted)
+        while piece and rest[: len(piece)] == piece:
+            offset, rest = offset + len(piece), rest[len(piece) :]
+            if not rest:
+                return first
+            piece = written.get(offset, b"")
+    return None
 
 
 def check_target(output: Path, *, force: bool) -> None:

@@ -1,130 +1,150 @@
-"""One encoder layer in blocks of rows: what a text of more than ALONE_TOKENS tokens runs through, alone.
+"""The encoder in blocks of rows: what a text of more than ALONE_TOKENS tokens runs through, alone.
 
-Keys and values are made for all rows; then one Loop takes BLOCK rows at a time through everything else: queries, their
-window of keys, attention head by head, output, feed-forward. Nothing of [length, length] or [length, intermediate]
-exists, and what a block needs stays in the processor's cache.
+A Loop over the layers. In a layer, keys and values are made for all rows; then a Loop takes BLOCK rows at a time
+through everything else: queries, their window of keys, attention head by head in a third Loop, output, feed-forward.
+Nothing of [length, length] or [length, intermediate] exists, and what a block needs stays in the processor's cache.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from export.graph.builder import BOOL, FLOAT, INT64, Builder, value
-from export.graph.layer import LayerWeights, feed_forward, norm
-from export.graph.products import ZERO_POINT, Products, Rows
+from export.graph.layer import attention_end, feed_forward
+from export.graph.products import ZERO_POINT, Rows, product
+from export.graph.weights import Arrays, Shape, Stacked
 from export.graph.windows import BLOCK, Grid, key_norms, window
 
-__all__ = ["long_layer"]
+__all__ = ["long_layers"]
 
 
-def long_layer(
-    g: Builder, products: Products, x: str, layer: LayerWeights, grid: Grid, zero_points: str
+def long_layers(
+    g: Builder, x: str, layers: Sequence[Arrays], shape: Shape, grid: Grid, zero_points: str
 ) -> str:
-    """The whole layer for one text.
+    """Emit all layers for one text.
 
     :param g: where to write.
-    :param products: how to multiply.
     :param x: float32 [rows, hidden], rows a multiple of BLOCK, padding at the end.
-    :param layer: the weights.
+    :param layers: the parts of each layer, the same for all.
+    :param shape: of the model.
     :param grid: the block grid.
-    :param zero_points: uint8 [rows, 1], as in Products.quantize.
+    :param zero_points: uint8 [rows, 1], of Rows.
     :return: name of float32 [rows, hidden]; rows of padding have no meaning.
     """
-    rows = Rows(x, layer.hidden)
-    k = products(g, rows, layer.key, zero_points)
-    v = products(g, rows, layer.value, zero_points)
-    k, v = (_by_head(g, projected, layer.heads) for projected in (k, v))
+    loop = _Loop(g, "layer")
+    carried = loop.body.fresh("hidden")
+    weights = Stacked(loop.body, loop.index, layers)
+    y = _layer(loop.body, carried, weights, shape, grid, zero_points)
+    return loop.close(g.constant(np.int64(len(layers))), y, ["rows", shape.hidden], carried=(x, carried))
+
+
+def _layer(g: Builder, x: str, weights: Stacked, shape: Shape, grid: Grid, zero_points: str) -> str:
+    """Emit one layer; parameters as in long_layers."""
+    rows = Rows(x, shape.hidden, zero_points)
+    k, v = (
+        _by_head(g, product(g, rows, weights, part), shape)
+        for part in ("attention.self.key", "attention.self.value")
+    )
     norms = key_norms(g, k)
 
-    body = Builder(g)
-    block, running = body.fresh("block"), body.fresh("running")
-    first = body("Mul", block, np.int64(BLOCK))
+    loop = _Loop(g, "block")
+    body = loop.body
+    first = body("Mul", loop.index, np.int64(BLOCK))
     start, end = (
         body("Unsqueeze", edge, np.array([0])) for edge in (first, body("Add", first, np.int64(BLOCK)))
     )
+    zeros = body.constant(np.full((BLOCK, 1), ZERO_POINT, np.uint8))
 
-    def of_block(name: str) -> str:
-        return body.slice(name, start, end, [0])
+    def of_block(name: str, axis: int = 0) -> str:
+        return body.slice(name, start, end, [axis])
 
-    own = Rows(of_block(x), layer.hidden)
-    if rows.quantized is not None:
-        own.quantized = (of_block(rows.quantized[0]), of_block(rows.quantized[1]))
-    own_zero_points = np.full((BLOCK, 1), ZERO_POINT, np.uint8)
-    zeros = body.constant(own_zero_points)
-    q = _by_head(body, products(body, own, layer.query, zeros), layer.heads)
-    keys = window(body, grid, block, q, body.slice(k, start, end, [1]), norms)
-    attended = _attention(body, layer, grid, first, q, k, v, keys)
-    merged = body("Reshape", body("Transpose", attended, perm=[1, 0, 2]), np.array([BLOCK, layer.hidden]))
-    out = products(body, Rows(merged, layer.hidden), layer.output, zeros)
-    prefix = layer.prefix + "attention.output.LayerNorm"
-    h = norm(body, body("Add", out, own.name), layer.attention_norm, layer.eps, prefix)
-    y = feed_forward(body, products, h, layer, zeros)
-    result = _loop(g, body, grid.blocks, block, running, y, [BLOCK, layer.hidden])
-    flat: str = g("Reshape", result, np.array([-1, layer.hidden]))
-    return flat
+    own = Rows(of_block(x), shape.hidden, zeros)
+    if rows.quantized is not None:  # for keys and values
+        own.quantized = of_block(rows.quantized[0]), of_block(rows.quantized[1])
+    q = _by_head(body, product(body, own, weights, "attention.self.query"), shape)
+    keys = window(body, grid, loop.index, q, of_block(k, axis=1), norms)
+    context = body("Transpose", _attention(body, shape, grid, first, q, k, v, keys), perm=[1, 0, 2])
+    merged = Rows(body("Reshape", context, np.array([BLOCK, shape.hidden])), shape.hidden, zeros)
+    h = attention_end(body, merged, own.name, weights, shape)
+    y = feed_forward(body, h, weights, shape, zeros)
+    blocks = loop.close(grid.blocks, y, [BLOCK, shape.hidden])
+    result: str = g("Reshape", blocks, np.array([-1, shape.hidden]))
+    return result
 
 
-def _by_head(g: Builder, x: str, heads: int) -> str:
-    """[rows, hidden] to [heads, rows, d]."""
-    result: str = g("Transpose", g("Reshape", x, np.array([0, heads, -1])), perm=[1, 0, 2])
+def _by_head(g: Builder, x: str, shape: Shape) -> str:
+    """[rows, hidden] to [heads, rows, width]."""
+    result: str = g("Transpose", g("Reshape", x, np.array([0, shape.heads, shape.width])), perm=[1, 0, 2])
     return result
 
 
 def _attention(
-    g: Builder, layer: LayerWeights, grid: Grid, first: str, q: str, k: str, v: str, keys: tuple[str, str]
+    g: Builder, shape: Shape, grid: Grid, first: str, q: str, k: str, v: str, keys: tuple[str, str]
 ) -> str:
-    """Attention of one block of queries, a head at a time, each with its own window of keys.
+    """Emit attention of one block of queries, a head at a time, each with its own window of keys.
 
     :param g: where to write.
-    :param layer: the weights.
+    :param shape: of the model.
     :param grid: the block grid.
     :param first: int64 scalar, position of the block's first row.
-    :param q: scaled queries, float32 [heads, BLOCK, d].
-    :param k: all keys, float32 [heads, rows, d].
-    :param v: all values, float32 [heads, rows, d].
+    :param q: scaled queries, float32 [heads, BLOCK, width].
+    :param k: all keys, float32 [heads, rows, width].
+    :param v: all values, float32 [heads, rows, width].
     :param keys: start and end of the window, int64 [heads, 1].
-    :return: name of float32 [heads, BLOCK, d].
+    :return: name of float32 [heads, BLOCK, width].
     """
-    width = layer.hidden // layer.heads
-    heads = np.arange(layer.heads, dtype=np.int64)[:, None]
-    corner = g("Concat", heads, keys[0], axis=1)  # [heads, 2]: where in [heads, rows, d] the window is
+    heads = np.arange(shape.heads, dtype=np.int64)[:, None]
+    corner = g("Concat", heads, keys[0], axis=1)  # [heads, 2]: where in [heads, rows, width] the window is
     opposite = g("Concat", heads + 1, keys[1], axis=1)
+    # Positions are counted from the block, so that slope times position stays small where it matters.
     slopes = grid.slopes[:, None]
-    first_position = g("Cast", first, to=FLOAT)
-    row = slopes[:, :, None] * np.arange(BLOCK, dtype=np.float32)[:, None]  # [heads, BLOCK, 1]
-    column = g("Mul", slopes, g("Sub", grid.positions, first_position))  # [heads, rows]
+    row = g.constant(slopes[:, :, None] * np.arange(BLOCK, dtype=np.float32)[:, None])  # [heads, BLOCK, 1]
+    column = g("Mul", slopes, g("Sub", grid.positions, g("Cast", first, to=FLOAT)))  # [heads, rows]
 
-    body = Builder(g)
-    head, running = body.fresh("head"), body.fresh("running")
+    loop = _Loop(g, "head")
+    body = loop.body
 
     def of_head(name: str) -> str:
-        result: str = body("Gather", name, head)
+        result: str = body("Gather", name, loop.index)
         return result
 
     begin, stop = of_head(corner), of_head(opposite)
-    k_window = body("Squeeze", body.slice(k, begin, stop, [0, 1]), np.array([0]))
-    v_window = body("Squeeze", body.slice(v, begin, stop, [0, 1]), np.array([0]))
-    penalty = body("Abs", body("Sub", of_head(g.constant(row)), body.slice(column, begin, stop, [0, 1])))
-    scores = body("Gemm", of_head(q), k_window, penalty, transB=1, beta=-1.0)
-    attended = body("MatMul", body("Softmax", scores, axis=-1), v_window)
-    return _loop(g, body, g.constant(np.int64(layer.heads)), head, running, attended, [BLOCK, width])
-
-
-def _loop(
-    g: Builder,
-    body: Builder,
-    trips: str,
-    index: str,
-    running: str,
-    output: str,
-    shape: list[str | int | None],
-) -> str:
-    """Close a Loop that runs `trips` times and stacks its one output."""
-    condition = body("Identity", running)
-    graph = body.graph(
-        "body_" + index,
-        [value(index, INT64, []), value(running, BOOL, [])],
-        [value(condition, BOOL, []), value(output, FLOAT, shape)],
+    k_window, v_window = (
+        body("Squeeze", body.slice(name, begin, stop, [0, 1]), np.array([0])) for name in (k, v)
     )
-    result: str = g("Loop", trips, "", body=graph)
-    return result
+    alibi = body("Abs", body("Sub", of_head(row), body.slice(column, begin, stop, [0, 1])))
+    scores = body("Gemm", of_head(q), k_window, alibi, transB=1, beta=-1.0)
+    attended = body("MatMul", body("Softmax", scores, axis=-1), v_window)
+    return loop.close(g.constant(np.int64(shape.heads)), attended, [BLOCK, shape.width])
+
+
+class _Loop:
+    """A Loop that runs a given number of times, with the builder of its body."""
+
+    def __init__(self, g: Builder, name: str) -> None:
+        self._g, self._name = g, name
+        self.body = Builder(g)
+        self.index = self.body.fresh(name)  # int64 scalar
+        self._running = self.body.fresh("running")
+
+    def close(
+        self, trips: str, output: str, shape: list[str | int | None], carried: tuple[str, str] | None = None
+    ) -> str:
+        """Write the Loop.
+
+        :param trips: int64 scalar, how many times.
+        :param output: float32 of a shape known only to be `shape`, made by the body.
+        :param shape: of the output.
+        :param carried: the first value and the body's input, when the output is what the next turn starts from.
+        :return: name of the last turn's output if carried, else of all turns' outputs stacked.
+        """
+        running = self.body("Identity", self._running)
+        inputs = [value(self.index, INT64, []), value(self._running, BOOL, [])]
+        if carried:
+            inputs.append(value(carried[1], FLOAT, shape))
+        outputs = [value(running, BOOL, []), value(output, FLOAT, shape)]
+        graph = self.body.graph(self._name + "s", inputs, outputs)
+        result: str = self._g("Loop", trips, "", *([carried[0]] if carried else []), body=graph)
+        return result

@@ -59,9 +59,12 @@ class Builder:
         """Store an initializer.
 
         :param array: its value; its dtype is kept.
-        :param name: its name; without one, equal constants are stored once under a name made up.
+        :param name: its name, given to one array only; without one, equal constants are stored once, under a name
+            made up.
         :return: its name.
         """
+        if name in self.initializers:
+            return name
         data: NDArray[Any] = np.asarray(array)  # ascontiguousarray alone would turn a scalar into a vector
         key = (str(data.dtype), data.shape, data.tobytes() if name is None else b"")
         if name is None:

@@ -1,18 +1,19 @@
 """The whole graph: embeddings, then all layers at once for short texts, or in blocks for a long one.
 
-The coarse trace holds each layer as one node ``jinabert::Layer`` (see export.trace). Each is expanded twice, into the
-two branches of one If:
+The coarse trace holds each layer as one node ``jinabert::Layer`` (see export.trace). The layers are written out twice,
+in the two branches of one If:
 
 * batches, and texts of up to ALONE_TOKENS tokens: ``layer.short_layer``;
-* one text of more than ALONE_TOKENS tokens, without padding: ``blocks.long_layer``.
+* one text of more than ALONE_TOKENS tokens, without padding: ``blocks.long_layers``.
 
 The branch depends on nothing but a text's own length as long as such texts run alone, as the runtime runs them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,12 +21,13 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from export.errors import ExportError
-from export.graph.blocks import long_layer
+from export.graph.blocks import long_layers
 from export.graph.builder import BOOL, FLOAT, INT32, INT64, Builder, value
-from export.graph.layer import LayerWeights, norm, short_layer
-from export.graph.products import ZERO_POINT, Products, Weight, quantize_table
+from export.graph.layer import short_layer
+from export.graph.products import ZERO_POINT
+from export.graph.weights import MATRICES, Arrays, Shape, quantize_table, quantized, store
 from export.graph.windows import grid
-from export.modeling import alibi_slopes
+from export.modeling import LAYER_WEIGHTS, alibi_slopes
 
 __all__ = ["ALONE_TOKENS", "EMBEDDINGS", "product_names", "rewrite"]
 
@@ -36,15 +38,17 @@ Float = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class _Model:
-    """The weights of a coarse trace."""
+    """The weights of a coarse trace, matrices as [inputs, outputs]."""
 
     table: Float  # [vocabulary, hidden]
-    embedding_norm: tuple[Float, Float]
-    layers: list[LayerWeights]
+    norm: tuple[Float, Float]  # of the embeddings: weight and bias, [hidden]
+    layers: Sequence[Arrays]
+    shape: Shape
 
     @property
-    def first(self) -> LayerWeights:
-        return self.layers[0]
+    def slopes(self) -> Float:
+        """[heads]"""
+        return np.array(alibi_slopes(self.shape.heads), np.float32)
 
 
 def product_names(coarse: onnx.ModelProto) -> list[str]:
@@ -53,7 +57,8 @@ def product_names(coarse: onnx.ModelProto) -> list[str]:
     :param coarse: the graph of ``export.trace.trace(coarse=True)``.
     :return: the embedding table and every product with weights, in the order in which they run.
     """
-    return [EMBEDDINGS, *(weight.name for layer in _read(coarse).layers for weight in layer.products)]
+    layers = range(len(_read(coarse).layers))
+    return [EMBEDDINGS, *(f"encoder.layer.{i}.{name}" for i in layers for name in MATRICES)]
 
 
 def rewrite(
@@ -67,145 +72,134 @@ def rewrite(
 
     :param coarse: the graph of ``export.trace.trace(coarse=True)``.
     :param precision: "int8" or "fp32".
-    :param only: with int8, names out of product_names to be quantised; None quantises all.
-    :param blocked: False leaves the branch for long texts out (to measure what it costs short ones).
+    :param only: with int8, names out of product_names to be quantised; None quantises all. Layers then differ from
+        each other, which the blocked form does not allow for.
+    :param blocked: False leaves the branch for long texts out.
     :return: inputs ``input_ids``, ``attention_mask`` int64 [batch, sequence]; output ``last_hidden_state`` float32
         [batch, sequence, hidden]; needs onnxruntime's com.microsoft operators.
     :raises ExportError: the trace does not have the expected form.
+    :raises ValueError: only and blocked together.
     """
+    if only is not None and blocked:
+        raise ValueError("only= needs blocked=False")
     model = _read(coarse)
-    int8 = frozenset[str]() if precision == "fp32" else None if only is None else frozenset(only)
+    names = product_names(coarse) if only is None else only
+    int8 = frozenset(names) if precision == "int8" else frozenset[str]()
+    layers = [
+        quantized(arrays, [name for name in MATRICES if f"encoder.layer.{i}.{name}" in int8])
+        for i, arrays in enumerate(model.layers)
+    ]
     g = Builder()
     output = "last_hidden_state"
     if blocked:
         short, long = Builder(g), Builder(g)
-        short_output = _short(short, Products(int8), model)
-        long_output = _long(long, Products(int8, loose=long), model)
-        shape: list[str | int | None] = [None, None, model.first.hidden]
-        g.nodes.append(
-            onnx.helper.make_node(
-                "If",
-                [_is_long(g)],
-                [output],
-                name="long_or_short",
-                then_branch=long.graph("long", [], [value(long_output, FLOAT, shape)]),
-                else_branch=short.graph("short", [], [value(short_output, FLOAT, shape)]),
-            )
-        )
+        axes: list[str | int | None] = [None, None, model.shape.hidden]
+        short_output = _short(short, model, layers, EMBEDDINGS in int8)
+        long_output = _long(long, model, layers, EMBEDDINGS in int8)
+        short_branch = short.graph("short", [], [value(short_output, FLOAT, axes)])
+        long_branch = long.graph("long", [], [value(long_output, FLOAT, axes)])
+        g("If", _is_long(g), then_branch=long_branch, else_branch=short_branch)
     else:
-        _short(g, Products(int8), model)
-        g.nodes[-1].output[0] = output
-    axes: list[str | int | None] = ["batch", "sequence"]
+        _short(g, model, layers, EMBEDDINGS in int8)
+    g.nodes[-1].output[0] = output
+    axes = ["batch", "sequence"]
     return g.model(
         "jinabert",
         [value("input_ids", INT64, axes), value("attention_mask", INT64, axes)],
-        [value(output, FLOAT, [*axes, model.first.hidden])],
+        [value(output, FLOAT, [*axes, model.shape.hidden])],
     )
 
 
 def _read(coarse: onnx.ModelProto) -> _Model:
-    weights = {tensor.name: tensor for tensor in coarse.graph.initializer}
+    tensors = {tensor.name: tensor for tensor in coarse.graph.initializer}
 
     def array(name: str) -> Float:
-        return numpy_helper.to_array(weights[name]).astype(np.float32)
+        return numpy_helper.to_array(tensors[name]).astype(np.float32)
 
     by_op: dict[str, list[onnx.NodeProto]] = {}
     for node in coarse.graph.node:
         by_op.setdefault(node.op_type, []).append(node)
-    try:
-        (gather,), (layer_norm,) = by_op.pop("Gather"), by_op.pop("LayerNormalization")
-        layers = by_op.pop("Layer")
-    except (KeyError, ValueError):
-        by_op = {"": []}
-    if by_op:
+    if {op: len(nodes) for op, nodes in by_op.items() if op != "Layer"} != {
+        "Gather": 1,
+        "LayerNormalization": 1,
+    }:
         raise ExportError(
             "the trace is not one Gather, one LayerNormalization and layers: trace with coarse=True"
         )
+    (gather,), (norm,), layers = by_op["Gather"], by_op["LayerNormalization"], by_op["Layer"]
+    attributes = {
+        attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in layers[0].attribute
+    }
+    heads, eps = int(attributes["heads"]), float(attributes["eps"])
+    parts = [_layer([array(name) for name in node.input[2:]], heads) for node in layers]
+    hidden, intermediate = parts[0]["mlp.gate.fp32"].shape
     return _Model(
         array(gather.input[0]),
-        (array(layer_norm.input[1]), array(layer_norm.input[2])),
-        [
-            _layer(f"encoder.layer.{i}.", node, [array(name) for name in node.input[2:]])
-            for i, node in enumerate(layers)
-        ],
+        (array(norm.input[1]), array(norm.input[2])),
+        parts,
+        Shape(hidden, intermediate, heads, eps),
     )
 
 
-def _layer(prefix: str, node: onnx.NodeProto, weights: list[Float]) -> LayerWeights:
-    attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
-    query, query_bias, key, key_bias, value_, value_bias, output, output_bias, *rest = weights
-    norm_weight, norm_bias, gated, down, down_bias, mlp_norm_weight, mlp_norm_bias = rest
-    gate, up = np.split(gated, 2)
-    heads = int(attributes["heads"])
-    scale = np.float32((len(query) // heads) ** -0.5)
-
-    def weight(name: str, matrix: Float, bias: Float | None = None) -> Weight:
-        return Weight(prefix + name, np.ascontiguousarray(matrix.T), bias)
-
-    return LayerWeights(
-        prefix,
-        heads,
-        float(attributes["eps"]),
-        weight("attention.self.query", query * scale, query_bias * scale),
-        weight("attention.self.key", key, key_bias),
-        weight("attention.self.value", value_, value_bias),
-        weight("attention.output.dense", output, output_bias),
-        (norm_weight, norm_bias),
-        weight("mlp.gate", gate),
-        weight("mlp.up", up),
-        weight("mlp.wo", down, down_bias),
-        (mlp_norm_weight, mlp_norm_bias),
-    )
+def _layer(given: list[Float], heads: int) -> dict[str, NDArray[Any]]:
+    """The parts of a layer: matrices transposed, 1 / sqrt(width) in the query, gate and up apart."""
+    weights = dict(zip(LAYER_WEIGHTS, given, strict=True))
+    query = "attention.self.query"
+    scale = np.float32((len(weights[query + ".weight"]) // heads) ** -0.5)
+    for name in (query + ".weight", query + ".bias"):
+        weights[name] = weights[name] * scale
+    gate, up = np.split(weights.pop("mlp.gated_layers.weight"), 2)
+    weights |= {"mlp.gate.weight": gate, "mlp.up.weight": up}
+    parts = {name + ".fp32": np.ascontiguousarray(weights.pop(name + ".weight").T) for name in MATRICES}
+    biases = [weights[f"attention.self.{name}.bias"] for name in ("query", "key", "value")]
+    return {**parts, **weights, "attention.self.biases": np.concatenate(biases)}
 
 
-def _embed(g: Builder, products: Products, model: _Model, ids: str) -> str:
+def _embed(g: Builder, model: _Model, ids: str, int8: bool) -> str:
     """LN(table[ids]).
 
     The table is int8 with a scale per row, and the scale cancels in the normalisation that follows, so that it is not
-    stored; only an epsilon that is not tiny beside a row's variance (JinaBert's 1e-12 is) makes it necessary.
+    stored; only an epsilon that is not tiny beside a row's variance (JinaBert's 1e-12 is) would make it necessary.
     """
-    if products.int8 is not None and EMBEDDINGS not in products.int8:
-        rows = g("Gather", _shared(g, EMBEDDINGS + ".fp32", model.table), ids)
+    if int8:
+        table, scale = quantize_table(model.table)
+        rows = g("Cast", g("Gather", g.constant(table, EMBEDDINGS + ".int8"), ids), to=FLOAT)
+        variances = model.table.var(axis=1)
+        if model.shape.eps > 1e-7 * variances[variances > 0].min(initial=np.inf):
+            rows = g("Mul", rows, g("Gather", g.constant(scale, EMBEDDINGS + ".scale"), ids))
     else:
-        quantized, scale = quantize_table(model.table)
-        rows = g("Cast", g("Gather", _shared(g, EMBEDDINGS + ".int8", quantized), ids), to=FLOAT)
-        used = model.table[model.table.var(axis=1) > 0]
-        if model.first.eps > 1e-7 * used.var(axis=1).min(initial=np.inf):
-            rows = g("Mul", rows, g("Gather", _shared(g, EMBEDDINGS + ".scale", scale), ids))
-    return norm(g, rows, model.embedding_norm, model.first.eps, "embeddings.LayerNorm")
+        rows = g("Gather", g.constant(model.table, EMBEDDINGS + ".fp32"), ids)
+    parts = zip(("weight", "bias"), model.norm, strict=True)
+    norm = [g.constant(array, "embeddings.LayerNorm." + part) for part, array in parts]
+    result: str = g("LayerNormalization", rows, *norm, axis=-1, epsilon=model.shape.eps)
+    return result
 
 
-def _shared(g: Builder, name: str, array: NDArray[np.generic]) -> str:
-    return name if name in g.initializers else g.constant(array, name)
-
-
-def _short(g: Builder, products: Products, model: _Model) -> str:
-    x = _embed(g, products, model, "input_ids")
+def _short(g: Builder, model: _Model, layers: Sequence[Arrays], int8_table: bool) -> str:
+    x = _embed(g, model, "input_ids", int8_table)
     mask = g("Cast", "attention_mask", to=INT32)
     shape = g("Shape", "input_ids")
     length = g("Cast", g("Gather", shape, np.int64(1)), to=FLOAT)
     position = g("Range", np.float32(0), length, np.float32(1))
     distance = g("Abs", g("Sub", position, g("Unsqueeze", position, np.array([1]))))
-    slopes = np.array(alibi_slopes(model.first.heads), np.float32)[:, None, None]
-    alibi = g("Mul", distance, -slopes[None])
+    alibi = g("Mul", distance, -model.slopes[None, :, None, None])
     zero_points = _zero_points(g, g("Concat", shape, np.array([1]), axis=0))
-    for layer in model.layers:
-        x = short_layer(g, products, x, layer, mask, alibi, zero_points)
+    for weights in store(g, layers):
+        x = short_layer(g, x, weights, model.shape, mask, alibi, zero_points)
     return x
 
 
-def _long(g: Builder, products: Products, model: _Model) -> str:
+def _long(g: Builder, model: _Model, layers: Sequence[Arrays], int8_table: bool) -> str:
     ids = g("Squeeze", "input_ids", np.array([0]))
     length = g("Size", ids)
-    blocks = grid(g, length, np.array(alibi_slopes(model.first.heads), np.float32))
+    blocks = grid(g, length, model.slopes)
     padding = g("Concat", np.array([0]), g("Unsqueeze", g("Sub", blocks.rows, length), np.array([0])), axis=0)
-    x = _embed(g, products, model, g("Pad", ids, padding))
+    x = _embed(g, model, g("Pad", ids, padding), int8_table)
     zero_points = _zero_points(
         g, g("Concat", g("Unsqueeze", blocks.rows, np.array([0])), np.array([1]), axis=0)
     )
-    for layer in model.layers:
-        x = long_layer(g, products, x, layer, blocks, zero_points)
-    kept = g.slice(x, np.array([0]), g("Unsqueeze", length, np.array([0])), [0])
+    y = long_layers(g, x, layers, model.shape, blocks, zero_points)
+    kept = g.slice(y, np.array([0]), g("Unsqueeze", length, np.array([0])), [0])
     result: str = g("Unsqueeze", kept, np.array([0]))
     return result
 
