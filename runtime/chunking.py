@@ -83,12 +83,12 @@ def encode_chunks(
     for start, first, end in windows(len(ids), max_length):
         stop = min(start + max_length - 2, last)  # the window's own tokens are start .. stop
         row = np.array([[ids[0], *ids[start:stop], ids[last]]], np.int64)
-        hidden = session.run(row, np.ones_like(row))[0]
+        hidden = session.run(row, np.ones_like(row))
         with np.errstate(over="ignore", invalid="ignore"):  # found by check_finite
             for number, (left, right) in enumerate(ranges):
                 left, right = max(left, first), min(right, end)
                 if left < right:
-                    sums[number] += pooling.total(hidden[left - start + 1 : right - start + 1])
+                    sums[number] += pooling.totals(hidden[:, left - start + 1 : right - start + 1])[0]
     counts = np.array([[end - first] for first, end in ranges], np.float64)
     vectors = pooling.finish(sums / counts, normalize)
     pooling.check_finite(vectors, "chunks", range(len(ranges)))
