@@ -5,6 +5,7 @@ Every setting that trades time against memory stands here, at the top.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
@@ -27,14 +28,18 @@ if TYPE_CHECKING:
 GRAPH_OPTIMIZATION = (
     "ORT_DISABLE_ALL"  # onnxruntime.GraphOptimizationLevel; the export has optimised the graph
 )
-MEMORY_ARENA = True  # keep freed activations for the next run
 MEMORY_PATTERN = False  # plans per shape, and ours all differ
-SHRINK_TOKENS = 2048  # after a run over more tokens than this the arena gives its memory back; None for never
+# The arena keeps freed activations for the next run: without it a batch of 8 x 64 tokens takes 1.5 times as long. It is
+# told to grow by what is asked for, not to the next power of two: 60 to 80 MB less at 32,768 tokens.
+ARENA_EXTENDS_AS_REQUESTED = 1
+SHRINK_TOKENS = 2048  # after a run over more tokens than this the arena gives its memory back
 CONFIG_ENTRIES = {
+    "session.use_env_allocators": "1",
     "session.intra_op.allow_spinning": "1",
 }
 LOG_SEVERITY = 4  # fatal: whatever is an error reaches us as an exception too, and standard error stays ours
 
+_arena_registered = False
 _live: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
@@ -61,12 +66,12 @@ class Session:
     def _open(self) -> Any:
         import onnxruntime
 
+        _register_arena()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, GRAPH_OPTIMIZATION)
-        options.enable_cpu_mem_arena = MEMORY_ARENA
         options.enable_mem_pattern = MEMORY_PATTERN
         options.log_severity_level = LOG_SEVERITY
         for key, value in CONFIG_ENTRIES.items():
@@ -106,7 +111,8 @@ class Session:
                 raise JinaBertError("this Embedder is closed: make a new one")
             handle = self._handle = self._open()  # first use in a forked child
         run_options = None
-        if SHRINK_TOKENS is not None and ids.size > SHRINK_TOKENS:
+        shrink = ids.size > SHRINK_TOKENS
+        if shrink:
             from onnxruntime import RunOptions
 
             run_options = RunOptions()
@@ -123,6 +129,8 @@ class Session:
                 ) from None
             path = os.path.join(self._folder, MODEL)
             raise ModelError(f"{path}: failed on {shape} ({_line(error)}): {EXPORT_AGAIN}") from None
+        if shrink:
+            _trim_heap()
         if hidden.shape != (*ids.shape, self._manifest.dimension):
             path = os.path.join(self._folder, MODEL)
             raise ModelError(
@@ -144,6 +152,30 @@ class Session:
 
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._handle))
             self._handle = None
+
+
+def _register_arena() -> None:
+    """Give onnxruntime our arena to use, once a process."""
+    global _arena_registered
+    if _arena_registered:
+        return
+    _arena_registered = True
+    import onnxruntime
+
+    kind = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR
+    memory = onnxruntime.OrtMemoryInfo("Cpu", kind, 0, onnxruntime.OrtMemType.DEFAULT)
+    default = -1
+    arena = onnxruntime.OrtArenaCfg(0, ARENA_EXTENDS_AS_REQUESTED, default, default)
+    with contextlib.suppress(Exception):  # another user of onnxruntime in this process has registered theirs
+        onnxruntime.create_and_register_allocator(memory, arena)
+
+
+def _trim_heap() -> None:
+    """Have the C library return what the arena freed: glibc keeps blocks of up to 32 MB otherwise."""
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _after_fork_in_child() -> None:
