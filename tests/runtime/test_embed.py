@@ -300,3 +300,30 @@ def test_works_isolated_optimised_and_in_the_c_locale(tiny_folder: Path, tmp_pat
         for flags in ([], ["-I"], ["-OO"])
     }
     assert len(outputs) == 1
+
+
+PEAK = """
+import resource, sys
+from runtime import embed
+status = embed.main(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
+sys.exit(status)
+"""
+
+
+def test_memory_does_not_grow_with_the_number_of_lines(tiny_folder: Path, tmp_path: Path) -> None:
+    peaks = []
+    for count in (5_000, 60_000):
+        source = tmp_path / f"{count}.jsonl"
+        with source.open("w", encoding="utf-8") as file:
+            for number in range(count):
+                file.write(json.dumps({"text": f"hello {number % 97} world " * 3}) + "\n")
+        arguments = ["--model", str(tiny_folder), "--input", str(source), "--threads", "1"]
+        arguments += ["--output", str(tmp_path / f"{count}.npy"), "--format", "npy"]
+        command = [sys.executable, "-c", PEAK, *arguments]
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        peaks.append(int(result.stderr.splitlines()[-1]))
+        assert np.load(tmp_path / f"{count}.npy").shape == (count, 16)
+    assert (
+        peaks[1] - peaks[0] < 8 * 1024
+    )  # kilobytes; the vectors alone would take another 3.5 MB, the texts 5 MB
