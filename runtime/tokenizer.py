@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
-from pathlib import Path
+from os import PathLike
 
 from .characters import CharacterTable
 from .errors import ModelError
@@ -56,7 +56,7 @@ class WordPiece:
         self._chunk_ids = _ChunkCache(self._look_up).__getitem__
 
     @classmethod
-    def from_file(cls, path: str | Path, *, lower_case: bool = True) -> WordPiece:
+    def from_file(cls, path: str | PathLike[str], *, lower_case: bool = True) -> WordPiece:
         """Read vocab.txt: UTF-8, one token a line, the line's number from 0 is the id.
 
         :param path: The file.

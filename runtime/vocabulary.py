@@ -7,7 +7,7 @@ more. After some dozens the dictionary is built.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from os import PathLike
 
 from .errors import ModelError
 
@@ -32,7 +32,7 @@ class Vocabulary:
         self._ids = self._build(tokens)
 
     @classmethod
-    def from_file(cls, path: str | Path) -> Vocabulary:
+    def from_file(cls, path: str | PathLike[str]) -> Vocabulary:
         """Read vocab.txt: UTF-8, one token a line.
 
         :param path: The file.

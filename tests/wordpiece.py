@@ -31,8 +31,9 @@ def vocabulary() -> Path | None:
 def reference(path: Path, *, lower_case: bool = True) -> BertWordPieceTokenizer:
     """:return: `tokenizers` as BERT uses it, the five special tokens registered."""
     from tokenizers.implementations import BertWordPieceTokenizer
+    from tokenizers.models import WordPiece as Model
 
-    return BertWordPieceTokenizer(str(path), lowercase=lower_case)
+    return BertWordPieceTokenizer(Model.read_file(str(path)), lowercase=lower_case)
 
 
 def without_surrogates(text: str) -> str:
