@@ -134,6 +134,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error) or "not enough memory: lower --max-length", 1)
     except JinaBertError as error:
         return _fail(error, 2)
+    except ImportError as error:
+        reason = str(error).strip().splitlines()[-1]  # numpy puts advice before it
+        return _fail(f"{reason}: `pip install onnxruntime numpy`, or give the process more memory", 1)
     except OSError as error:
         _silence_stdout()
         where = options.output or "standard output"

@@ -302,6 +302,36 @@ def test_works_isolated_optimised_and_in_the_c_locale(tiny_folder: Path, tmp_pat
     assert len(outputs) == 1
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_AS")
+@pytest.mark.parametrize("megabytes", [60, 140, 180])
+def test_too_little_memory_is_one_line(tiny_folder: Path, megabytes: int) -> None:
+    code = (
+        "import resource, sys\n"
+        "from runtime import embed\n"
+        f"resource.setrlimit(resource.RLIMIT_AS, ({megabytes} << 20,) * 2)\n"
+        "sys.exit(embed.main(sys.argv[1:]))\n"
+    )
+    text = "a " * 20_000  # 1.6 GB for the tiny model's plain attention
+    command = [sys.executable, "-c", code, "--model", str(tiny_folder), "--max-length", "30000", text]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert (result.returncode, result.stdout) == (1, ""), result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith("embed: ")
+
+
+@pytest.mark.parametrize("module", ["numpy", "onnxruntime"])
+def test_a_missing_dependency_is_one_line(run, monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+    code = (
+        f"import sys; sys.modules[{module!r}] = None\nfrom runtime import embed; sys.exit(embed.main(['a']))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert "pip install onnxruntime numpy" in result.stderr
+
+
 PEAK = """
 import resource, sys
 from runtime import embed
