@@ -60,7 +60,7 @@ def all_codes() -> list[int]:
 
 
 def telling_codes() -> list[int]:
-    """:return: The code points of planes 0 and 1, and one in 61 of ranges of ideographs, Hangul, private use and nothing."""
+    """:return: Planes 0 and 1, and one in 61 of what is alike: ideographs, Hangul, private use, nothing."""
     alike = [
         (0x3400, 0xA000),
         (0xAC00, 0xD7A0),
