@@ -29,14 +29,11 @@ def short_layer(
     :return: name of float32 [batch, length, hidden].
     """
     rows = Rows(x, shape.hidden, zero_points)
-    q, k, v = (
-        product(g, rows, weights, part, bias=False)
-        for part in ("attention.self.query", "attention.self.key", "attention.self.value")
-    )
+    projections = ("attention.self.query", "attention.self.key", "attention.self.value")
     context = g(
         "MultiHeadAttention",
-        *(q, k, v),
-        weights("attention.self.biases"),
+        *(product(g, rows, weights, part) for part in projections),
+        "",
         mask,
         alibi,
         num_heads=shape.heads,
@@ -76,7 +73,7 @@ def feed_forward(g: Builder, h: str, weights: Weights, shape: Shape, zero_points
     :return: name of float32 [..., hidden].
     """
     rows = Rows(h, shape.hidden, zero_points)
-    gate = product(g, rows, weights, "mlp.gate", bias=False)
+    gate = product(g, rows, weights, "mlp.gate")
     up, up_scale = unscaled_product(g, rows, weights, "mlp.up")
     activated = Rows(g("Mul", g("Gelu", gate), up), shape.intermediate, zero_points)
     y, y_scale = unscaled_product(g, activated, weights, "mlp.wo")

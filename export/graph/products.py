@@ -63,19 +63,18 @@ def unscaled_product(g: Builder, rows: Rows, weights: Weights, part: str) -> tup
     return result, scale
 
 
-def product(g: Builder, rows: Rows, weights: Weights, part: str, *, bias: bool = True) -> str:
-    """Multiply and add the bias.
+def product(g: Builder, rows: Rows, weights: Weights, part: str) -> str:
+    """Multiply, and add the bias if there is one.
 
     :param g: where to write.
     :param rows: the activation [..., inputs].
     :param weights: of the layer.
     :param part: which matrix.
-    :param bias: False leaves the bias out.
     :return: name of float32 [..., outputs].
     """
     result, scale = unscaled_product(g, rows, weights, part)
     if scale is not None:
         result = g("Mul", result, scale)
-    if bias:
+    if part + ".bias" in weights:
         result = g("Add", result, weights(part + ".bias"))
     return result

@@ -22,7 +22,7 @@ from onnx import numpy_helper
 
 from export.errors import ExportError
 from export.graph.blocks import long_layers
-from export.graph.builder import BOOL, FLOAT, INT32, INT64, Builder, value
+from export.graph.builder import FLOAT, INT32, INT64, Builder, value
 from export.graph.layer import short_layer
 from export.graph.products import ZERO_POINT
 from export.graph.weights import MATRICES, Arrays, Shape, quantize_table, quantized, store
@@ -94,13 +94,14 @@ def rewrite(
     if blocked:
         short, long = Builder(g), Builder(g)
         axes: list[str | int | None] = [None, None, model.shape.hidden]
-        short_output = _short(short, model, layers, EMBEDDINGS in int8)
+        sizes = g("Shape", "input_ids")
+        short_output = _short(short, model, layers, EMBEDDINGS in int8, sizes)
         long_output = _long(long, model, layers, EMBEDDINGS in int8)
         short_branch = short.graph("short", [], [value(short_output, FLOAT, axes)])
         long_branch = long.graph("long", [], [value(long_output, FLOAT, axes)])
-        g("If", _is_long(g), then_branch=long_branch, else_branch=short_branch)
+        g("If", _is_long(g, sizes), then_branch=long_branch, else_branch=short_branch)
     else:
-        _short(g, model, layers, EMBEDDINGS in int8)
+        _short(g, model, layers, EMBEDDINGS in int8, g("Shape", "input_ids"))
     g.nodes[-1].output[0] = output
     axes = ["batch", "sequence"]
     return g.model(
@@ -142,17 +143,23 @@ def _read(coarse: onnx.ModelProto) -> _Model:
 
 
 def _layer(given: list[Float], heads: int) -> dict[str, NDArray[Any]]:
-    """The parts of a layer: matrices transposed, 1 / sqrt(width) in the query, gate and up apart."""
+    """The parts of a layer, with what can be computed now computed now.
+
+    1 / sqrt(width) goes into the query. The key's bias adds the same to all scores of a row, which softmax does not
+    see. The weights of a row add up to 1, so the value's bias comes out as it is and goes into the output's.
+    """
     weights = dict(zip(LAYER_WEIGHTS, given, strict=True))
-    query = "attention.self.query"
+    query, value_, output = "attention.self.query", "attention.self.value", "attention.output.dense"
     scale = np.float32((len(weights[query + ".weight"]) // heads) ** -0.5)
     for name in (query + ".weight", query + ".bias"):
         weights[name] = weights[name] * scale
-    gate, up = np.split(weights.pop("mlp.gated_layers.weight"), 2)
-    weights |= {"mlp.gate.weight": gate, "mlp.up.weight": up}
-    parts = {name + ".fp32": np.ascontiguousarray(weights.pop(name + ".weight").T) for name in MATRICES}
-    biases = [weights[f"attention.self.{name}.bias"] for name in ("query", "key", "value")]
-    return {**parts, **weights, "attention.self.biases": np.concatenate(biases)}
+    through = weights[output + ".weight"].astype(np.float64) @ weights[value_ + ".bias"]
+    weights[output + ".bias"] = (weights[output + ".bias"] + through).astype(np.float32)
+    weights["mlp.gate.weight"], weights["mlp.up.weight"] = np.split(weights["mlp.gated_layers.weight"], 2)
+    matrices = {name + ".fp32": np.ascontiguousarray(weights[name + ".weight"].T) for name in MATRICES}
+    vectors = ("attention.output.LayerNorm.weight", "attention.output.LayerNorm.bias", "mlp.layernorm.weight")
+    kept = (*vectors, "mlp.layernorm.bias", "mlp.wo.bias", query + ".bias", output + ".bias")
+    return {**matrices, **{name: weights[name] for name in kept}}
 
 
 def _embed(g: Builder, model: _Model, ids: str, int8: bool) -> str:
@@ -175,10 +182,9 @@ def _embed(g: Builder, model: _Model, ids: str, int8: bool) -> str:
     return result
 
 
-def _short(g: Builder, model: _Model, layers: Sequence[Arrays], int8_table: bool) -> str:
+def _short(g: Builder, model: _Model, layers: Sequence[Arrays], int8_table: bool, shape: str) -> str:
     x = _embed(g, model, "input_ids", int8_table)
     mask = g("Cast", "attention_mask", to=INT32)
-    shape = g("Shape", "input_ids")
     length = g("Cast", g("Gather", shape, np.int64(1)), to=FLOAT)
     position = g("Range", np.float32(0), length, np.float32(1))
     distance = g("Abs", g("Sub", position, g("Unsqueeze", position, np.array([1]))))
@@ -210,11 +216,19 @@ def _zero_points(g: Builder, shape: str) -> str:
     return result
 
 
-def _is_long(g: Builder) -> str:
-    """More than ALONE_TOKENS tokens, one text, no padding."""
-    batch = g("Shape", "input_ids", start=0, end=1)
-    length = g("Shape", "input_ids", start=1, end=2)
-    unpadded = g("Cast", g("ReduceMin", "attention_mask", keepdims=0), to=BOOL)
-    alone = g("And", g("Equal", batch, np.array([1])), g("Greater", length, np.array([ALONE_TOKENS])))
-    result: str = g("And", alone, unpadded)
+def _is_long(g: Builder, shape: str) -> str:
+    """More than ALONE_TOKENS tokens, in a batch of one, without padding; in few nodes, since short texts pay for them.
+
+    :param g: where to write.
+    :param shape: int64 [2], batch and length.
+    :return: name of a bool scalar.
+    """
+    unpadded = g("ReduceMin", g("Reshape", "attention_mask", np.array([-1])), keepdims=1)
+    facts = g("Concat", shape, unpadded, axis=0)  # batch, length, 1 or 0
+    batch, padding = 1 << 40, 1 << 50  # penalties that no length makes up for
+    result: str = g(
+        "Greater",
+        g("MatMul", facts, np.array([-batch, 1, padding])),
+        np.int64(ALONE_TOKENS - batch + padding),
+    )
     return result
