@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import lzma
+import os
 import random
 import re
 from collections.abc import Callable, Iterator
@@ -14,6 +15,8 @@ from runtime.tokenizer import WordPiece
 from tests.paths import MODELS, SHARED
 
 if TYPE_CHECKING:
+    # One thread: its pool waits long for a processor that others use.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from tokenizers.implementations import BertWordPieceTokenizer
 
 SPECIAL = ("[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]")
@@ -30,6 +33,8 @@ def vocabulary() -> Path | None:
 
 def reference(path: Path, *, lower_case: bool = True) -> BertWordPieceTokenizer:
     """:return: `tokenizers` as BERT uses it, the five special tokens registered."""
+    # One thread: its pool waits long for a processor that others use.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from tokenizers.implementations import BertWordPieceTokenizer
     from tokenizers.models import WordPiece as Model
 
