@@ -97,13 +97,13 @@ def _run(
         (reference_path, *_) = folder.save_model(graph.rewrite(traced, precision="fp32"), reference)
         reference_alone = graph.ALONE_TOKENS
     verification: dict[str, Figures] = {}
+    if found := _official(settings, checkpoint_folder, tokenizer, reference_path, threads, progress):
+        verification["official"] = found
     progress("comparing fp32 with torch")
     stream = [token for text in tokens[::-1] for token in text]  # the long texts come first
     verification["fp32"] = verify.verify_fp32(
         model, reference_path, stream, longest=longest, threads=threads, progress=progress
     )
-    if found := _official(settings, checkpoint_folder, tokenizer, reference_path, threads, progress):
-        verification["official"] = found
 
     if settings.precision == "fp32":
         shutil.copytree(reference, final, dirs_exist_ok=True)

@@ -33,7 +33,7 @@ INT8_WORST_COSINE = 0.99
 BLOCK_ROWS = (
     256  # rows of attention that torch computes at a time: 8192 x 8192 scores a head would take gigabytes
 )
-BATCH_TOKENS = 4096  # padded tokens a batch
+BATCH_TOKENS = 2048  # padded tokens a batch
 ALONE_TEXTS = 32  # texts whose vector in a batch is compared with their vector alone
 ALONE_TOKENS = 512  # the longest of them
 ALONE_COSINE = 0.9999
@@ -52,6 +52,8 @@ def open_session(model: Path | bytes, threads: int) -> onnxruntime.InferenceSess
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    # Waiting threads that spin cost minutes where other work shares the processors.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(
             model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"]

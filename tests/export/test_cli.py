@@ -32,6 +32,14 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def short_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Takes texts of up to 600 tokens, so that verifying it is quick."""
+    folder = write_checkpoint(tmp_path_factory.mktemp("short"), tiny_fields())
+    (folder / "tokenizer_config.json").write_text('{"model_max_length": 600}')
+    return folder
+
+
+@pytest.fixture(scope="module")
 def exported(tiny_checkpoint: Path, texts: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The tiny checkpoint exported in each of the three ways."""
     place = tmp_path_factory.mktemp("exported")
@@ -107,15 +115,16 @@ def test_the_runtime_embeds_with_what_was_exported(exported: dict[str, Path]) ->
 
 
 def test_report_is_on_stdout_and_progress_on_stderr(
-    tiny_checkpoint: Path, texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    short_checkpoint: Path, texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "new" / "model"
-    arguments = [str(tiny_checkpoint), "--output", str(output), "--texts", str(texts), "--precision", "fp32"]
+    arguments = [str(short_checkpoint), "--output", str(output), "--texts", str(texts), "--precision", "fp32"]
     assert main(arguments) == 0
     printed = capsys.readouterr()
     assert "fp32 against torch" in printed.out
-    assert f"{tiny_checkpoint.name}: JinaBert, 2 layers, 64 dimensions" in printed.out
-    assert "8192 tokens: difference" in printed.err
+    assert f"{short_checkpoint.name}: JinaBert, 2 layers, 64 dimensions" in printed.out
+    assert "513 tokens: difference" in printed.err
+    assert "2048 tokens" not in printed.err
     assert "s] writing" in printed.err
 
     before = {path.name: path.read_bytes() for path in output.iterdir()}
