@@ -82,6 +82,11 @@ def blocks(codes: list[int]) -> Iterator[list[str]]:
         yield [text for code in codes[start : start + CODES_IN_BLOCK] for text in code_point_texts(code)]
 
 
+def file_texts(name: str) -> list[str]:
+    """:return: The texts of a Unicode file, of long ones the beginning."""
+    return [text[:2000] for text in FILES[name]()]
+
+
 def batches() -> Iterator[list[str]]:
     """:return: Random texts, a batch at a time."""
     texts = random_texts(SEED)
@@ -103,7 +108,7 @@ def main() -> None:
         normalize: Callable[[str], str] = judge._tokenizer.normalizer.normalize_str
         split: Callable[[str], list[tuple[str, Any]]] = judge._tokenizer.pre_tokenizer.pre_tokenize_str
         golden["words"]["uncased" if lower_case else "cased"] = [
-            checksum([word for word, _ in split(normalize(without_surrogates(text)))] for text in block)
+            checksum([word for word, _ in split(normalize(without_surrogates(text)))] for text in block[1::2])
             for block in blocks(all_codes())
         ]
     judge = reference(path)
@@ -114,7 +119,7 @@ def main() -> None:
 
     golden["ids"] = [checksum(encode(block)) for block in blocks(telling_codes())]
     golden["random"] = [checksum(encode(batch)) for batch in batches()]
-    golden["files"] = {name: checksum(encode(texts())) for name, texts in FILES.items()}
+    golden["files"] = {name: checksum(encode(file_texts(name))) for name in FILES}
     (DATA / "tokenizer_golden.json").write_text(json.dumps(golden) + "\n", encoding="ascii")
     examples = [
         {"text": text, "ids": ids, "offsets": offsets}

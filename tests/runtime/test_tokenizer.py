@@ -21,7 +21,15 @@ from runtime.characters import CharacterTable
 from runtime.errors import ModelError
 from runtime.tokenizer import WordPiece
 from runtime.vocabulary import Vocabulary
-from tests.make_tokenizer_golden import CODES_IN_BLOCK, all_codes, batches, blocks, checksum, telling_codes
+from tests.make_tokenizer_golden import (
+    CODES_IN_BLOCK,
+    all_codes,
+    batches,
+    blocks,
+    checksum,
+    file_texts,
+    telling_codes,
+)
 from tests.paths import ROOT
 from tests.wordpiece import FILES, UNICODE, random_texts, vocabulary
 
@@ -85,7 +93,7 @@ def test_every_code_point_is_normalised_as_stored(golden: dict[str, Any], case: 
     table = CharacterTable(lower_case=case == "uncased")
 
     def of_block(texts: list[str]) -> int:
-        return checksum(table.normalize(text).split() for text in texts)
+        return checksum(table.normalize(text).split() for text in texts[1::2])  # between letters
 
     assert not first_difference(all_codes(), golden["words"][case], of_block)
 
@@ -107,7 +115,7 @@ def test_random_texts_have_the_stored_ids_and_offsets(wordpiece: WordPiece, gold
 def test_unicode_files_have_the_stored_ids_and_offsets(
     wordpiece: WordPiece, golden: dict[str, Any], name: str
 ) -> None:
-    assert checksum(map(wordpiece.encode_with_offsets, FILES[name]())) == golden["files"][name]
+    assert checksum(map(wordpiece.encode_with_offsets, file_texts(name))) == golden["files"][name]
 
 
 def test_examples(wordpiece: WordPiece) -> None:
