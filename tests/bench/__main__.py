@@ -1,0 +1,125 @@
+"""``python -m tests.bench NAME``: how fast, next to whom, and next to what the processor allows."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.paths import MODELS, SHARED
+
+if TYPE_CHECKING:
+    from tests.bench.report import Result
+    from tests.bench.settings import Settings
+
+# Name -> module, function, what it measures
+BENCHMARKS = {
+    "throughput": (
+        "throughput",
+        "throughput",
+        "many texts, few texts, one query; the products alone beside them",
+    ),
+    "cold-start": ("cold_start", "cold_start", "a process that makes one vector; its phases; its memory"),
+    "long": ("long", "long", "time and peak memory from 128 to 100,000 tokens, and what comes back"),
+    "passkey": ("passkey", "passkey", "retrieval from long documents: truncated at 512 tokens and whole"),
+    "overhead": ("overhead", "overhead", "encode outside the session, several threads, a large corpus"),
+}
+
+EXAMPLES = """\
+examples:
+  python -m tests.bench throughput --case stsb --rounds 3
+  python -m tests.bench all --output ~/figures
+
+Peers live in virtual environments that are made when first needed, under ~/.cache/jinabert-bench, as do the
+exports they run. Let the machine do nothing else: what other processes disturb is measured again and marked.
+python -m tests.bench.tokenizer measures the tokenizer.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(
+        prog="python -m tests.bench",
+        description="Benchmarks against peers and against the limit, on the same weights, texts and threads.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    names = "\n".join(f"{name}: {what}" for name, (_, _, what) in BENCHMARKS.items())
+    options.add_argument(
+        "name", metavar="NAME", choices=[*BENCHMARKS, "all"], help=f"one of\n{names}, or all"
+    )
+    options.add_argument(
+        "--output", metavar="DIR", type=Path, help="JSON and plots (default: the cache folder)"
+    )
+    options.add_argument("--rounds", metavar="N", type=int, default=5, help="turns of each peer (default: 5)")
+    options.add_argument(
+        "--threads", metavar="N", type=int, help="of every peer (default: as the runtime chooses)"
+    )
+    options.add_argument(
+        "--model", metavar="DIR", type=Path, help="model folder (default: the embedded model)"
+    )
+    options.add_argument(
+        "--checkpoint",
+        metavar="DIR",
+        type=Path,
+        default=SHARED / "model" / "jinabert-small-distilled",
+        help="what the model was exported from (default: ../shared/model/jinabert-small-distilled)",
+    )
+    options.add_argument("--peer", metavar="P", action="append", default=[], help="only this one; repeatable")
+    options.add_argument("--case", metavar="C", action="append", default=[], help="only this one; repeatable")
+    options.add_argument("--quick", action="store_true", help="see that it runs; the figures mean nothing")
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    :param argv: arguments without the program's name; None: of the process.
+    :return: the exit code: 0, or 2 if something is missing.
+    """
+    options = parser().parse_args(argv)
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    from runtime.errors import ModelError
+    from runtime.threads import default_threads
+    from tests.bench import environments, report
+    from tests.bench.artifacts import Artifacts
+    from tests.bench.harness import machine
+    from tests.bench.settings import Settings
+
+    model = options.model or MODELS / "jinabert-small-distilled"
+    try:
+        artifacts = Artifacts(options.checkpoint, model)
+    except (OSError, ValueError, ModelError) as error:
+        sys.stderr.write(f"python -m tests.bench: {error}\n")
+        return 2
+    folder = options.output or environments.CACHE / "results"
+    names = list(BENCHMARKS) if options.name == "all" else [options.name]
+    with tempfile.TemporaryDirectory(prefix="jinabert-bench-") as work:
+        settings = Settings(
+            artifacts=artifacts,
+            threads=options.threads or default_threads(),
+            rounds=options.rounds,
+            folder=Path(work),
+            quick=options.quick,
+            only=frozenset(options.peer),
+            cases=frozenset(options.case),
+        )
+        about = machine(settings.threads)
+        print(", ".join(f"{key}: {value}" for key, value in about.items()), end="\n\n", flush=True)
+        for name in names:
+            module, function, _ = BENCHMARKS[name]
+            measure: Callable[[Settings], Result] = getattr(import_module(f"tests.bench.{module}"), function)
+            start = time.perf_counter()
+            result = measure(settings)
+            result.data |= {"machine": about, "seconds": time.perf_counter() - start, "quick": options.quick}
+            report.show(result)
+            print("wrote", *report.write(result, folder), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

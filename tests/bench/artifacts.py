@@ -1,0 +1,161 @@
+"""One checkpoint exported each way, made once and kept outside the repository.
+
+plain/      fp32 graph as optimum exports it, with the files that fastembed and others read beside it
+optimum/    the same, quantised to int8 as optimum documents it
+unblocked/  our int8 graph without the branch for long texts
+products/   the model's int8 weight products and nothing else
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from runtime.manifest import VOCABULARY, load_manifest
+from tests.bench.environments import CACHE
+
+__all__ = ["Artifacts"]
+
+
+class Artifacts:
+    """Folders of exported models, each made when it is first asked for."""
+
+    def __init__(self, checkpoint: Path, model: Path) -> None:
+        """Nothing is made yet.
+
+        :param checkpoint: folder in Hugging Face layout.
+        :param model: the model folder that our runtime loads; it must come from this checkpoint.
+        :raises OSError: checkpoint or model cannot be read.
+        :raises ValueError: model comes from another checkpoint.
+        """
+        self.checkpoint, self.model = checkpoint, model
+        self.manifest = load_manifest(model)
+        digest = hashlib.sha256((checkpoint / "model.safetensors").read_bytes()).hexdigest()
+        known = self.manifest.document["source"]["sha256"].get("model.safetensors")
+        if known != digest:
+            raise ValueError(
+                f"{model} was not exported from {checkpoint}: the benchmark wants the same weights"
+            )
+        graph = self.manifest.files["model.onnx"].checksum
+        self._folder = CACHE / "models" / digest[:12]
+        self._ours = self._folder / f"graph-{graph}"
+
+    def plain(self) -> Path:
+        """:return: model.onnx in fp32, config.json, tokenizer.json and its company."""
+        return self._once(self._folder / "plain", self._make_plain)
+
+    def optimum(self) -> Path:
+        """:return: model.onnx in int8, by optimum, and vocab.txt."""
+        return self._once(self._folder / "optimum", self._make_optimum)
+
+    def unblocked(self) -> Path:
+        """:return: a model folder of ours whose graph has no branch for long texts."""
+        return self._once(self._ours / "unblocked", self._make_unblocked)
+
+    def products(self) -> Path:
+        """:return: products.onnx."""
+        return self._once(self._ours / "products", self._make_products)
+
+    def _once(self, folder: Path, make: Callable[[Path], None]) -> Path:
+        if not folder.is_dir():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+            with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".making-") as staging:
+                made = Path(staging) / "made"
+                made.mkdir()
+                make(made)
+                made.rename(folder)
+        return folder
+
+    def _trace(self, path: Path, *, coarse: bool) -> Any:
+        from export import checkpoint, trace
+
+        return trace.trace(checkpoint.load_model(self.checkpoint), path, coarse=coarse)
+
+    def _make_plain(self, folder: Path) -> None:
+        from tokenizers import BertWordPieceTokenizer
+
+        self._trace(folder / "model.onnx", coarse=False)
+        shutil.copy(self.checkpoint / "config.json", folder)
+        shutil.copy(self.model / VOCABULARY, folder)
+        tokenizer = BertWordPieceTokenizer(str(self.model / VOCABULARY), lowercase=self.manifest.lower_case)
+        tokenizer.save(str(folder / "tokenizer.json"))
+        special = {
+            name: f"[{name[:3].upper()}]" for name in ("unk_token", "sep_token", "pad_token", "cls_token")
+        } | {"mask_token": "[MASK]"}
+        settings = {
+            "model_max_length": self.manifest.max_tokens,
+            "tokenizer_class": "BertTokenizer",
+            **special,
+        }
+        (folder / "special_tokens_map.json").write_text(json.dumps(special), encoding="utf-8")
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+
+    def _make_optimum(self, folder: Path) -> None:
+        from export import baseline
+
+        baseline.quantize_optimum(self.plain() / "model.onnx", folder / "model.onnx", _preset())
+        shutil.copy(self.model / VOCABULARY, folder)
+
+    def _make_unblocked(self, folder: Path) -> None:
+        from export import graph
+        from export.folder import save_model
+        from runtime.manifest import file_facts
+
+        coarse = self._trace(folder / "coarse.onnx", coarse=True)
+        (folder / "coarse.onnx").unlink()
+        save_model(graph.rewrite(coarse, blocked=False), folder)
+        shutil.copy(self.model / VOCABULARY, folder)
+        facts = {path.name: file_facts(path)._asdict() for path in folder.iterdir()}
+        document = dict(self.manifest.document) | {"alone_tokens": None, "files": facts}
+        (folder / "manifest.json").write_text(json.dumps(document), encoding="utf-8")
+
+    def _make_products(self, folder: Path) -> None:
+        """Each weight matrix once, as the model multiplies by it, on inputs that are quantised already.
+
+        No result is used: what it takes to make one is all that is wanted, and the graph is not optimised.
+        """
+        import numpy as np
+        import onnx
+        from onnx import TensorProto, numpy_helper
+
+        from export import graph
+        from export.graph.builder import FLOAT, Builder, value
+        from export.graph.weights import MATRICES
+
+        coarse = self._trace(folder / "coarse.onnx", coarse=True)
+        (folder / "coarse.onnx").unlink()
+        rewritten = graph.rewrite(coarse, blocked=False)
+        stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in rewritten.graph.initializer}
+        hidden, intermediate = self.manifest.dimension, self.manifest.intermediate
+        g = Builder()
+        for layer in range(self.manifest.layers):
+            for name in MATRICES:
+                matrix, scale = (
+                    stored[f"encoder.layer.{layer}.{name}{kind}"] for kind in (".int8", ".scale")
+                )
+                rows = "wide" if len(matrix) == intermediate else "rows"
+                g("MatMulIntegerToFloat", rows, matrix, np.float32(1), scale, np.uint8(128))
+        g("Identity", g.constant(np.float32(0)))
+        done = g.nodes[-1].output[0] = "done"
+        inputs = [
+            value(name, TensorProto.UINT8, ["batch", "sequence", width])
+            for name, width in (("rows", hidden), ("wide", intermediate))
+        ]
+        onnx.save(g.model("products", inputs, [value(done, FLOAT, [])]), folder / "products.onnx")
+
+
+def _preset() -> str:
+    """optimum's preset for this processor."""
+    import platform
+
+    if platform.machine() in ("aarch64", "arm64"):
+        return "arm64"
+    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    return "avx512_vnni" if "avx512_vnni" in flags else "avx2"
