@@ -11,7 +11,7 @@ from pathlib import Path
 from runtime.tokenizer import WordPiece
 from tests.paths import SHARED
 
-__all__ = ["QUERY", "english", "exactly", "mixed", "passkey", "save", "stsb", "words"]
+__all__ = ["QUERY", "english", "exactly", "mixed", "passkey", "running", "save", "stsb", "words"]
 
 QUERY = "What is the current weather like today in New York?"  # 13 tokens; see exactly() for 12
 
@@ -48,6 +48,21 @@ def exactly(tokenizer: WordPiece, tokens: int, texts: int = 1) -> list[str]:
     result = [" ".join(found[start : start + each]) for start in range(0, each * texts, each)]
     assert all(tokenizer.count(text) == tokens for text in result)
     return result
+
+
+def running(tokenizer: WordPiece, tokens: int) -> str:
+    """:return: One text of running English of exactly this many tokens."""
+    lines, counted = [], 0
+    for line in english():
+        lines.append(line)
+        counted += tokenizer.count(line) - 2
+        if counted >= tokens - 2:
+            break
+    text = " ".join(lines)
+    _, offsets = tokenizer.encode_with_offsets(text)
+    text = text[: offsets[tokens - 2][1]]
+    assert tokenizer.count(text) == tokens
+    return text
 
 
 def mixed(

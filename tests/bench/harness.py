@@ -24,11 +24,13 @@ from tests.paths import ROOT
 
 __all__ = [
     "Block",
+    "Finished",
     "Spent",
     "Timing",
     "Worker",
     "WorkerError",
     "environment",
+    "finish",
     "interleave",
     "machine",
     "others",
@@ -186,6 +188,54 @@ def _used(pid: int) -> int:
 
 
 @dataclass
+class Finished:
+    """A process that has ended."""
+
+    seconds: float  # from before it was made until after its end
+    started: float  # time.time() before it was made
+    processor_seconds: float
+    peak_bytes: int
+    output: str
+    others: float  # share of the machine that other processes used meanwhile
+
+
+def finish(command: Sequence[str], threads: int) -> Finished:
+    """Run a program to its end.
+
+    :param command: its arguments; they write little.
+    :param threads: what the environment says.
+    :return: what it took.
+    :raises WorkerError: it failed.
+    """
+    spent = Spent([os.getpid()])
+    started, start = time.time(), time.perf_counter()
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(threads),
+        cwd=ROOT,
+        start_new_session=True,
+        preexec_fn=prioritise,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    output = process.stdout.read()
+    _, status, used = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    errors = process.stderr.read().strip()
+    process.stdout.close()
+    process.stderr.close()
+    if process.returncode:
+        raise WorkerError(f"{command[0]} ended with {process.returncode}: {errors[-2000:]}")
+    return Finished(
+        seconds, started, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024, output, spent.others()
+    )
+
+
+@dataclass
 class Block:
     """One worker's part of a round."""
 
@@ -239,7 +289,9 @@ def interleave(
             timing = timings[name]
             if len(timing.blocks) >= 3 and timing.median > slow_seconds:
                 continue
-            timing.blocks.append(_block(worker, request))
+            timing.blocks.append(block := _block(worker, request))
+            note = f", {block.others:.0%} used by others" if block.others > DISTURBED else ""
+            print(f"{name}: {block.seconds * 1000:,.2f} ms{note}", file=sys.stderr, flush=True)
     return timings
 
 

@@ -62,12 +62,12 @@ class Optimum:
             f"{folder}/model.onnx", options, providers=["CPUExecutionProvider"]
         )
         self.tokenizer = BertWordPieceTokenizer(f"{folder}/vocab.txt", lowercase=True)
-        self.tokenizer.enable_truncation(8192)
         self.about = {"onnxruntime": onnxruntime.__version__}
 
-    def encode(self, texts: Sequence[str]) -> Vectors:
+    def encode(self, texts: Sequence[str], max_length: int = 8192) -> Vectors:
         from runtime.batching import plan
 
+        self.tokenizer.enable_truncation(max_length)
         tokens = [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
         vectors: Vectors | None = None
         for batch in plan([len(ids) for ids in tokens]):
@@ -139,11 +139,11 @@ class Torch:
         self.model = load_model(Path(checkpoint))
         self.model.block_rows = block_rows
         self.tokenizer = BertWordPieceTokenizer(vocabulary, lowercase=True)
-        self.tokenizer.enable_truncation(8192)
         self.about = {"torch": torch.__version__}
 
-    def encode(self, texts: Sequence[str], batch_size: int = 32) -> Vectors:
+    def encode(self, texts: Sequence[str], max_length: int = 8192, batch_size: int = 32) -> Vectors:
         torch = self.torch
+        self.tokenizer.enable_truncation(max_length)
         tokens = [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
         order = sorted(range(len(tokens)), key=lambda number: -len(tokens[number]))
         vectors = np.empty((len(tokens), self.model.config.hidden_size), np.float32)

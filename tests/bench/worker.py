@@ -5,7 +5,8 @@
 {"do": "vectors", "file": F}                    encode the texts once and save their vectors as npy
 {"do": "memory"}                                {"resident": bytes now, "peak": bytes since the start or since "reset"}
 
-What W may be: "encode" (the texts, all in one call) and "run" (the model alone on "ids": [B][L], no text involved).
+What W may be: "encode" (the texts, or those of "file", all in one call, with "options") and "run" (the model alone on
+"ids": [B][L], no text involved). "warm" runs before the clock starts, "most" ends it early.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 
@@ -46,6 +48,14 @@ def repeat(work: Callable[[], object], seconds: float, most: int) -> dict[str, A
     return {"seconds": statistics.median(times), "best": min(times), "runs": len(times)}
 
 
+@cache
+def read(file: str) -> list[str]:
+    """:return: The texts of a JSON list, the same object each time."""
+    with open(file, encoding="utf-8") as stream:
+        texts: list[str] = json.load(stream)
+    return texts
+
+
 def main() -> None:
     """Answer until the input ends."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -72,12 +82,13 @@ def main() -> None:
         try:
             match request["do"]:
                 case "texts":
-                    with open(request["file"], encoding="utf-8") as file:
-                        texts = json.load(file)
+                    texts = read(request["file"])
                     answer({"texts": len(texts)})
                 case "time":
+                    if "file" in request:
+                        texts = read(request["file"])
                     if request["what"] == "encode":
-                        work: Callable[[], object] = lambda texts=texts: peer.encode(texts)  # noqa: E731
+                        work: Callable[[], object] = partial(peer.encode, texts, **request.get("options", {}))
                     else:
                         work = peer.prepare(np.array(request["ids"], np.int64))
                     for _ in range(request.get("warm", 0)):
