@@ -13,7 +13,17 @@ import pytest
 # What imports torch at its head: skipped by name, and visibly, where the `export` extra is not installed.
 NEED_EXTRA = {
     f"test_{name}.py"
-    for name in ("baseline", "checkpoint", "config", "modeling", "source", "trace", "vocabulary")
+    for name in (
+        "baseline",
+        "checkpoint",
+        "config",
+        "graph",
+        "modeling",
+        "source",
+        "trace",
+        "vocabulary",
+        "windows",
+    )
 }
 
 

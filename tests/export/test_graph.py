@@ -1,0 +1,175 @@
+"""The graph that ships against the torch module: both branches, every length, alone and in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from export.checkpoint import load_model
+from export.errors import ExportError
+from export.folder import save_model
+from export.graph import ALONE_TOKENS, product_names, rewrite
+from export.modeling import JinaBertModel
+from export.trace import trace
+
+Run = Callable[[onnx.ModelProto, np.ndarray, np.ndarray], np.ndarray]
+
+
+@pytest.fixture(params=["tiny_checkpoint", "six_heads_checkpoint"])
+def checkpoint(request: pytest.FixtureRequest) -> Path:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def traced(checkpoint: Path, tmp_path: Path) -> tuple[JinaBertModel, onnx.ModelProto]:
+    model = load_model(checkpoint)
+    model.block_rows = 256
+    return model, trace(model, tmp_path / "coarse.onnx", coarse=True)
+
+
+def session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 2
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+
+
+def run(graph: onnxruntime.InferenceSession, ids: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+    mask = np.ones_like(ids) if mask is None else mask
+    return graph.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+
+
+def in_torch(model: JinaBertModel, ids: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        tensor = torch.from_numpy(ids)
+        return model(tensor, torch.ones_like(tensor)).last_hidden_state.numpy()
+
+
+def unit(hidden: np.ndarray) -> np.ndarray:
+    mean = hidden.astype(np.float64).mean(axis=-2)
+    return mean / np.linalg.norm(mean, axis=-1, keepdims=True)
+
+
+def tokens(length: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(5, 60, (1, length))
+
+
+LENGTHS = [1, 2, 3, 100, 513, ALONE_TOKENS, ALONE_TOKENS + 1, 1151, 1152, 1153, 2048, 5000]
+
+
+def test_fp32_is_the_torch_module_at_every_length(traced: tuple[JinaBertModel, onnx.ModelProto]) -> None:
+    model, coarse = traced
+    graph = session(rewrite(coarse, precision="fp32"))
+    for length in LENGTHS:
+        ids = tokens(length)
+        expected, found = in_torch(model, ids), run(graph, ids)
+        np.testing.assert_allclose(unit(found), unit(expected), atol=1e-5, err_msg=f"{length} tokens")
+        np.testing.assert_allclose(found, expected, atol=2e-4, err_msg=f"{length} tokens")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("length", [16384, 32768])
+def test_fp32_is_the_torch_module_far_beyond_the_maximum(
+    tiny_checkpoint: Path, tmp_path: Path, length: int
+) -> None:
+    model = load_model(tiny_checkpoint)
+    model.block_rows = 256
+    graph = session(rewrite(trace(model, tmp_path / "coarse.onnx", coarse=True), precision="fp32"))
+    ids = tokens(length)
+    np.testing.assert_allclose(unit(run(graph, ids)), unit(in_torch(model, ids)), atol=1e-5)
+
+
+def test_both_branches_agree(traced: tuple[JinaBertModel, onnx.ModelProto]) -> None:
+    _, coarse = traced
+    for precision, worst in (("fp32", 1 - 1e-6), ("int8", 0.9999)):
+        blocked = session(rewrite(coarse, precision=precision))
+        plain = session(rewrite(coarse, precision=precision, blocked=False))
+        ids = tokens(ALONE_TOKENS + 200)
+        assert (unit(run(blocked, ids)) * unit(run(plain, ids))).sum() > worst
+
+
+def test_int8_is_near_fp32(traced: tuple[JinaBertModel, onnx.ModelProto]) -> None:
+    _, coarse = traced
+    int8, fp32 = (session(rewrite(coarse, precision=precision)) for precision in ("int8", "fp32"))
+    for length in (2, 30, 700, 1500):
+        ids = tokens(length)
+        assert (unit(run(int8, ids)) * unit(run(fp32, ids))).sum() > 0.99
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_padding_and_batch_mates_change_no_bit(
+    traced: tuple[JinaBertModel, onnx.ModelProto], precision: str
+) -> None:
+    _, coarse = traced
+    graph = session(rewrite(coarse, precision=precision))
+    texts = [tokens(length, seed=length)[0] for length in (2, 7, 64, 65, 300, 511)]
+    ids = np.zeros((len(texts), 520), np.int64)
+    mask = np.zeros_like(ids)
+    for row, text in enumerate(texts):
+        ids[row, : len(text)], mask[row, : len(text)] = text, 1
+    together = run(graph, ids, mask)
+    for row, text in enumerate(texts):
+        np.testing.assert_array_equal(together[row, : len(text)], run(graph, text[None])[0])
+
+
+def test_long_texts_in_a_batch_or_padded_are_right_too(traced: tuple[JinaBertModel, onnx.ModelProto]) -> None:
+    model, coarse = traced
+    graph = session(rewrite(coarse, precision="fp32"))
+    ids = np.concatenate([tokens(1300, seed=1), tokens(1300, seed=2)])
+    for row, found in enumerate(run(graph, ids)):
+        np.testing.assert_allclose(unit(found), unit(in_torch(model, ids[row : row + 1])[0]), atol=1e-5)
+    mask = np.ones_like(ids[:1])
+    mask[0, 1200:] = 0
+    np.testing.assert_allclose(
+        unit(run(graph, ids[:1], mask)[0, :1200]), unit(in_torch(model, ids[:1, :1200])[0]), atol=1e-5
+    )
+
+
+def test_stacks_take_no_room_on_disk(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    coarse = trace(load_model(tiny_checkpoint), tmp_path / "coarse.onnx", coarse=True)
+    sizes = {}
+    for blocked in (False, True):
+        folder = tmp_path / str(blocked)
+        folder.mkdir()
+        save_model(rewrite(coarse, precision="fp32", blocked=blocked), folder)
+        sizes[blocked] = (folder / "model.onnx.data").stat().st_size
+        stored = onnx.load(folder / "model.onnx")
+        expected = {
+            tensor.name: tensor
+            for tensor in rewrite(coarse, precision="fp32", blocked=blocked).graph.initializer
+        }
+        for tensor in stored.graph.initializer:
+            np.testing.assert_array_equal(
+                onnx.numpy_helper.to_array(tensor), onnx.numpy_helper.to_array(expected[tensor.name])
+            )
+    matrices = 2 * (4 * 64 * 64 + 3 * 64 * 128) * 4  # bytes of the matrices of two layers
+    assert sizes[True] - sizes[False] < matrices / 10
+
+
+def test_one_product_alone_can_be_quantised(traced: tuple[JinaBertModel, onnx.ModelProto]) -> None:
+    _, coarse = traced
+    names = product_names(coarse)
+    assert len(names) == 1 + 2 * 7
+    assert len(set(names)) == len(names)
+    for name in (names[0], names[5], names[-1]):
+        graph = rewrite(coarse, only={name}, blocked=False)
+        stored = {
+            tensor.name for tensor in graph.graph.initializer if tensor.data_type == onnx.TensorProto.INT8
+        }
+        assert stored == {name + ".int8"}
+    with pytest.raises(ValueError, match="blocked=False"):
+        rewrite(coarse, only={names[0]})
+
+
+def test_a_plain_trace_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    plain = trace(load_model(tiny_checkpoint), tmp_path / "plain.onnx", coarse=False)
+    with pytest.raises(ExportError, match="coarse=True"):
+        rewrite(plain)
