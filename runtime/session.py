@@ -19,6 +19,7 @@ import numpy as np
 
 from .errors import JinaBertError, ModelError, OutOfMemoryError
 from .manifest import EXPORT_AGAIN, MODEL
+from .threads import spins
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,8 +36,8 @@ ARENA_EXTENDS_AS_REQUESTED = 1
 SHRINK_TOKENS = 2048  # after a run over more tokens than this the arena gives its memory back
 CONFIG_ENTRIES = {
     "session.use_env_allocators": "1",
-    "session.intra_op.allow_spinning": "1",
 }
+SPINNING = "session.intra_op.allow_spinning"  # threads.spins() decides
 LOG_SEVERITY = 4  # fatal: whatever is an error reaches us as an exception too, and standard error stays ours
 
 _arena_registered = False
@@ -74,7 +75,7 @@ class Session:
         options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, GRAPH_OPTIMIZATION)
         options.enable_mem_pattern = MEMORY_PATTERN
         options.log_severity_level = LOG_SEVERITY
-        for key, value in CONFIG_ENTRIES.items():
+        for key, value in {SPINNING: "1" if spins() else "0", **CONFIG_ENTRIES}.items():
             options.add_session_config_entry(key, value)
         path = os.path.join(self._folder, MODEL)  # by path: onnxruntime then maps model.onnx.data beside it
         try:

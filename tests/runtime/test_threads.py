@@ -81,5 +81,21 @@ def test_default_respects_quota_and_affinity(
     assert threads.default_threads(root) == expected
 
 
+@pytest.mark.parametrize(("memory", "expected"), [("128", 1), ("1769", 1), ("2654", 2), ("10240", 6), ("", 8)])
+def test_default_on_lambda_follows_the_memory_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: str, expected: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", memory)
+    assert threads.default_threads(str(tmp_path)) == expected
+    assert threads.spins(str(tmp_path)) == (memory == "")
+
+
+def test_no_spinning_under_a_quota(tmp_path: Path) -> None:
+    root = system(tmp_path, {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "50000 100000\n"})
+    assert not threads.spins(root)
+    assert threads.spins(system(tmp_path, {"sys/fs/cgroup/cpu.max": "max 100000\n"}))
+
+
 def test_default_here_is_a_number_of_processors() -> None:
     assert 1 <= threads.default_threads() <= (os.cpu_count() or 1)

@@ -1,0 +1,113 @@
+"""How much memory this process may use, and how much a text of so many tokens takes: to refuse a text instead of being
+killed over it.
+
+The constants are fits to `python -m tests.bench memory` (peak resident size of a process with one thread, small-en in
+int8, onnxruntime 1.32), which prints measurement and estimate side by side; they are scaled to other models by the
+shapes that the terms come from.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .manifest import Manifest
+
+MEGABYTE = 1 << 20
+# A text that runs whole (up to alone_tokens): activations by token, scores by pair of tokens.
+TOKEN_BYTES = 19  # a unit of the intermediate layer and token
+PAIR_BYTES = 11  # a head and pair of tokens
+# A longer text runs in blocks: only what spans the whole text grows.
+BLOCK_BYTES = 28 * MEGABYTE  # of a model of 8 heads and 2048 units
+LONG_TOKEN_BYTES = 8  # a unit of the intermediate layer and token
+# Of the request: its bytes, its characters, their tokens.
+CHARACTER_BYTES = 16
+VALUE_BYTES = 80  # a value of an answer: float32, a Python float in a list, its digits twice
+SPARE_BYTES = 16 * MEGABYTE  # estimates are not exact, and Python allocates in steps
+LAMBDA_BYTES = 24 * MEGABYTE  # what Lambda's own processes take of a function's memory
+
+NO_LIMIT = 1 << 60  # cgroups v1 says 2**63 less a page
+
+
+def limit(root: str = "/") -> int | None:
+    """Memory that this process may use, in bytes: the least of its control groups' limits (v1 and v2) and, on Lambda,
+    of the function's memory size less what Lambda itself needs.
+
+    :param root: folder that stands for the root of the file system (tests pass another one).
+    :return: bytes, or None where nothing limits it.
+    """
+    limits = _cgroups(root)
+    size = os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "")
+    if size.isdecimal():
+        limits.append(int(size) * MEGABYTE - LAMBDA_BYTES)
+    return min((value for value in limits if 0 < value < NO_LIMIT), default=None)
+
+
+def _cgroups(root: str) -> list[int]:
+    found = []
+    for line in (_read(os.path.join(root, "proc/self/cgroup")) or "").splitlines():
+        hierarchy, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if hierarchy == "0" and not controllers:
+            mount, name = "sys/fs/cgroup", "memory.max"
+        elif "memory" in controllers.split(","):
+            mount, name = f"sys/fs/cgroup/{controllers}", "memory.limit_in_bytes"
+        else:
+            continue
+        parts = [part for part in path.split("/") if part not in ("", ".", "..")]
+        for depth in range(len(parts), -1, -1):
+            word = (_read(os.path.join(root, mount, *parts[:depth], name)) or "").strip()
+            if word.isdecimal():  # "max" is no limit
+                found.append(int(word))
+    return found
+
+
+def resident(root: str = "/") -> int:
+    """Bytes of this process that are in memory now; 0 where that cannot be told."""
+    for line in (_read(os.path.join(root, "proc/self/status")) or "").splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def run_bytes(tokens: int, manifest: Manifest) -> int:
+    """What the longest text of a call takes while it runs, beyond the loaded model.
+
+    :param tokens: its length; shorter texts take no more, in batches either.
+    :param manifest: of the model.
+    :return: bytes, an upper estimate.
+    """
+    alone = manifest.alone_tokens
+    whole = tokens if alone is None else min(tokens, alone)
+    need = whole * (manifest.intermediate * TOKEN_BYTES + whole * manifest.heads * PAIR_BYTES)
+    if alone is None or tokens <= alone:
+        return need
+    blocks = BLOCK_BYTES * manifest.heads // 8
+    return max(need, blocks + tokens * manifest.intermediate * LONG_TOKEN_BYTES)
+
+
+def longest_text(free: int, most: int, manifest: Manifest) -> int:
+    """The longest text that fits.
+
+    :param free: bytes beyond the loaded model.
+    :param most: length that is long enough.
+    :param manifest: of the model.
+    :return: tokens, at most `most`; 0 if nothing fits.
+    """
+    low, high = 0, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        if run_bytes(middle, manifest) <= free:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _read(path: str) -> str | None:
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return None
