@@ -16,7 +16,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from export.errors import ExportError
-from runtime.manifest import MANIFEST, MODEL, MODEL_DATA, file_facts
+from runtime.manifest import MANIFEST, MODEL, MODEL_DATA, content_checksum, file_facts
 
 EXTERNAL_MINIMUM_BYTES = 1024
 # Large tensors start on a page, so that onnxruntime can map them; small ones only on a cache line, since a page
@@ -128,6 +128,7 @@ def write(
                 _sync(copy)
                 entries[file.name] = file_facts(copy)._asdict()
             whole = {**manifest, "files": entries}
+            whole["checksum"] = content_checksum(whole)
             # Last: a folder without a manifest is no model folder.
             (stage / MANIFEST).write_text(
                 json.dumps(whole, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"

@@ -22,7 +22,7 @@ SCHEMA_VERSION = 1
 MANIFEST, MODEL, MODEL_DATA, VOCABULARY = "manifest.json", "model.onnx", "model.onnx.data", "vocab.txt"
 MAX_MANIFEST_BYTES = 4 << 20  # a real one has a few kilobytes
 
-ROW_WORDS = 1024  # 64-bit words that one sum of the checksum covers
+ROW_WORDS = 64  # 64-bit words that one sum of the checksum covers: a sector of a disk
 PIECE_BYTES = 1 << 20  # read at a time: stays in the processor's cache
 
 EXPORT_AGAIN = "copy or export the model folder again"
@@ -155,7 +155,7 @@ def _checked(path: str, document: object) -> Manifest:
     tokenizer = table("tokenizer", document.get("tokenizer"))
     text("tokenizer.type", tokenizer.get("type"), ("wordpiece",))
     scheme, alone_tokens = document.get("scheme"), document.get("alone_tokens")
-    return Manifest(
+    manifest = Manifest(
         name=text("name", document.get("name")),
         dimension=number("dimension", document.get("dimension")),
         layers=number("layers", document.get("layers")),
@@ -171,6 +171,25 @@ def _checked(path: str, document: object) -> Manifest:
         files=files,
         document=document,
     )
+    # Last, since a field that cannot be used says more than that something has changed.
+    if document.get("checksum") != content_checksum(document):
+        raise ModelError(
+            f"{path}: damaged or edited (its checksum is not that of its content): {EXPORT_AGAIN}"
+        )
+    return manifest
+
+
+def content_checksum(document: Mapping[str, Any]) -> str:
+    """Checksum of a manifest's content, kept in its field "checksum": a damaged max_tokens would cut texts.
+
+    :param document: the manifest, with or without that field.
+    :return: 8 hex digits: CRC-32 of its other fields as compact ASCII JSON with sorted keys.
+    """
+    import json
+    from zlib import crc32
+
+    fields = {key: value for key, value in document.items() if key != "checksum"}
+    return f"{crc32(json.dumps(fields, sort_keys=True, separators=(',', ':')).encode()):08x}"
 
 
 def check_files(folder: str | os.PathLike[str], manifest: Manifest, verify: bool = False) -> None:
@@ -219,9 +238,9 @@ def _check_file(path: str, facts: FileFacts, verify: bool) -> None:
 def checksum(file: Any) -> str:
     """Checksum of the rest of a file that finds truncation and flipped bits at the speed of memory.
 
-    The bytes, filled up with zeros to a multiple of 8192, are rows of 1024 little-endian 64-bit words; each
-    row is summed modulo 2**64, and the checksum is the CRC-32 of the sums' little-endian bytes. Any single
-    damaged word changes it but for a chance of 2**-32. It is no defence against intent: that is what SHA-256
+    The bytes, filled up with zeros to a multiple of 512, are rows of 64 little-endian 64-bit words; each row is
+    summed modulo 2**64, and the checksum is the CRC-32 of the sums' little-endian bytes. A damaged word, or rows
+    in another order, go unnoticed with a chance of 2**-32. It is no defence against intent: that is what SHA-256
     is for.
 
     :param file: binary file with readinto, at its start.

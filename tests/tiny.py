@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from runtime.manifest import file_facts
+from runtime.manifest import content_checksum, file_facts
 
 DIMENSION = 16
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -108,4 +108,10 @@ def write_manifest(folder: Path, **changes: Any) -> None:
         "files": {name: file_facts(folder / name)._asdict() for name in names},
         "verification": {},
     }
-    (folder / "manifest.json").write_text(json.dumps(document | changes), encoding="utf-8")
+    seal(folder, document | changes)
+
+
+def seal(folder: Path, document: dict[str, Any]) -> None:
+    """Write a manifest.json with the checksum of its content."""
+    document = document | {"checksum": content_checksum(document)}
+    (folder / "manifest.json").write_text(json.dumps(document), encoding="utf-8")

@@ -106,7 +106,7 @@ class Artifacts:
     def _make_unblocked(self, folder: Path) -> None:
         from export import graph
         from export.folder import save_model
-        from runtime.manifest import file_facts
+        from runtime.manifest import content_checksum, file_facts
 
         coarse = self._trace(folder / "coarse.onnx", coarse=True)
         (folder / "coarse.onnx").unlink()
@@ -114,6 +114,7 @@ class Artifacts:
         shutil.copy(self.model / VOCABULARY, folder)
         facts = {path.name: file_facts(path)._asdict() for path in folder.iterdir()}
         document = dict(self.manifest.document) | {"alone_tokens": None, "files": facts}
+        document["checksum"] = content_checksum(document)
         (folder / "manifest.json").write_text(json.dumps(document), encoding="utf-8")
 
     def _make_products(self, folder: Path) -> None:
