@@ -251,8 +251,9 @@ class Timing:
 
     @property
     def median(self) -> float:
-        """Seconds."""
-        return statistics.median(block.seconds for block in self.blocks)
+        """Seconds; of the blocks that were not disturbed, if there are any."""
+        calm = [block.seconds for block in self.blocks if block.others <= DISTURBED]
+        return statistics.median(calm or [block.seconds for block in self.blocks])
 
     @property
     def disturbed(self) -> int:

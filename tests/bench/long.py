@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import random
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,7 @@ def _lengths(result: Result, tokenizer: WordPiece, settings: Settings) -> None:
         text = corpora.running(tokenizer, tokens)
         for peer in peers:
             measured[peer][tokens] = _one(peer, tokens, text, settings)
+            print(f"{peer}, {tokens}: {measured[peer][tokens]}", file=sys.stderr, flush=True)
     head = ["tokens", *(f"{peer}: {what}" for peer in peers for what in ("time", "peak"))]
     rows = [
         [

@@ -26,9 +26,19 @@ Ids = NDArray[np.int64]
 class Ours:
     """This project's runtime."""
 
-    def __init__(self, model: str, threads: int, batch_tokens: int | None = None) -> None:
-        from runtime import Embedder
+    def __init__(
+        self,
+        model: str,
+        threads: int,
+        batch_tokens: int | None = None,
+        entries: dict[str, str] | None = None,
+    ) -> None:
+        """
+        :param entries: onnxruntime's session options to try, on top of runtime/session.py's.
+        """
+        from runtime import Embedder, session
 
+        session.CONFIG_ENTRIES.update(entries or {})
         self.embedder = Embedder(model, threads=threads)
         self.options: dict[str, Any] = {} if batch_tokens is None else {"batch_tokens": batch_tokens}
         self.about = {"version": self.embedder.manifest.document["made_with"].get("onnxruntime")}
