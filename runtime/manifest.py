@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 MANIFEST, MODEL, MODEL_DATA, VOCABULARY = "manifest.json", "model.onnx", "model.onnx.data", "vocab.txt"
 MAX_MANIFEST_BYTES = 4 << 20  # a real one has a few kilobytes
+MAX_DIMENSION = 1 << 16  # far beyond any model, and room for the vectors can still be made
 
 ROW_WORDS = 64  # 64-bit words that one sum of the checksum covers: a sector of a disk
 PIECE_BYTES = 1 << 20  # read at a time: stays in the processor's cache
@@ -72,6 +73,8 @@ def load_manifest(folder: str | os.PathLike[str]) -> Manifest:
             "`python -m export SOURCE --output DIR`, or no model at all for the embedded one"
         )
     path = os.path.join(folder, MANIFEST)
+    if os.path.lexists(path):
+        _check_place(folder, path)  # opening a pipe would wait for ever
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_MANIFEST_BYTES + 1)
@@ -112,10 +115,10 @@ def _checked(path: str, document: object) -> Manifest:
             raise ModelError(f"{path}: {field} is {_shown(value)}, not {wanted}: {EXPORT_AGAIN}")
         return value
 
-    def number(field: str, value: object, least: int = 1) -> int:
-        if type(value) is not int or not least <= value < 1 << 53:
+    def number(field: str, value: object, least: int = 1, most: int = (1 << 53) - 1) -> int:
+        if type(value) is not int or not least <= value <= most:
             raise ModelError(
-                f"{path}: {field} is {_shown(value)}, not a whole number from {least}: {EXPORT_AGAIN}"
+                f"{path}: {field} is {_shown(value)}, not a whole number from {least} to {most}: {EXPORT_AGAIN}"
             )
         return value
 
@@ -157,7 +160,7 @@ def _checked(path: str, document: object) -> Manifest:
     scheme, alone_tokens = document.get("scheme"), document.get("alone_tokens")
     manifest = Manifest(
         name=text("name", document.get("name")),
-        dimension=number("dimension", document.get("dimension")),
+        dimension=number("dimension", document.get("dimension"), most=MAX_DIMENSION),
         layers=number("layers", document.get("layers")),
         heads=number("heads", document.get("heads")),
         intermediate=number("intermediate", document.get("intermediate")),
@@ -202,19 +205,22 @@ def check_files(folder: str | os.PathLike[str], manifest: Manifest, verify: bool
         or different.
     """
     folder = os.fspath(folder)
-    inside = os.path.join(os.path.realpath(folder), "")
     for name, facts in manifest.files.items():
         path = os.path.join(folder, name)
-        if not os.path.realpath(path).startswith(inside):
-            raise ModelError(f"{path}: a link that leads outside the model folder: put the file itself there")
-        if not os.path.isfile(path):
-            state = "not a regular file" if os.path.lexists(path) else "missing"
-            raise ModelError(f"{path}: {state}: {EXPORT_AGAIN}")
+        _check_place(folder, path)
         _check_file(path, facts, verify)
     # onnxruntime would map this one unasked if model.onnx refers to it.
     data = os.path.join(folder, MODEL_DATA)
     if MODEL_DATA not in manifest.files and os.path.lexists(data):
         raise ModelError(f"{data}: not listed in {MANIFEST}: remove it, or {EXPORT_AGAIN}")
+
+
+def _check_place(folder: str, path: str) -> None:
+    if not os.path.realpath(path).startswith(os.path.join(os.path.realpath(folder), "")):
+        raise ModelError(f"{path}: a link that leads outside the model folder: put the file itself there")
+    if not os.path.isfile(path):
+        state = "not a regular file" if os.path.lexists(path) else "missing"
+        raise ModelError(f"{path}: {state}: {EXPORT_AGAIN}")
 
 
 def _check_file(path: str, facts: FileFacts, verify: bool) -> None:
