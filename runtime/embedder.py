@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from .chunking import Chunk
 
+SHRINK_BATCHES = 8  # encode gives memory back at its end if it took this many batches: then that costs little
 MIN_MAX_LENGTH = 3  # [CLS], one token, [SEP]
 
 
@@ -198,10 +199,12 @@ class Embedder:
             )
             all_ids, all_lengths = np.frombuffer(flat, np.int32), np.array(lengths, np.int64)
             starts = np.cumsum(all_lengths) - all_lengths
-            for batch in plan:
+            for number, batch in enumerate(plan, start=1):
                 own = all_lengths[batch]
                 ids, mask = batching.pad(all_ids, starts[batch], own, self._tokenizer.pad_id)
-                result = pooling.finish(pooling.means(self._session.run(ids, mask), own), normalize)
+                last_of_many = number == len(plan) >= SHRINK_BATCHES
+                hidden = self._session.run(ids, mask, shrink=last_of_many)
+                result = pooling.finish(pooling.means(hidden, own), normalize)
                 pooling.check_finite(result, "texts", batch)
                 vectors[batch] = result
                 if progress:
