@@ -128,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _check(options)
         return _run(options)
     except BrokenPipeError:
-        _silence_stdout()
+        _silence(1)
         return 1
     except MemoryError as error:
         return _fail(str(error) or "not enough memory: lower --max-length", 1)
@@ -138,11 +138,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reason = str(error).strip().splitlines()[-1]  # numpy puts advice before it
         return _fail(f"{reason}: `pip install onnxruntime numpy`, or give the process more memory", 1)
     except OSError as error:
-        _silence_stdout()
+        _silence(1)
         where = options.output or "standard output"
         return _fail(f"{where}: cannot be written ({error.strerror or error})", 1)
     except KeyboardInterrupt:
-        _silence_stdout()
+        _silence(1)
         return _fail("interrupted", 130)
 
 
@@ -335,7 +335,10 @@ def _chunks(embedder: Embedder, options: argparse.Namespace, totals: Totals, wri
 
 def _say(message: object) -> None:
     if sys.stderr is not None:
-        print(f"embed: {message}", file=sys.stderr)
+        try:
+            print(f"embed: {message}", file=sys.stderr)
+        except OSError:  # closed or full: no reason for vectors that are right to end in an error
+            _silence(2)
 
 
 def _fail(message: object, status: int) -> int:
@@ -343,10 +346,10 @@ def _fail(message: object, status: int) -> int:
     return status
 
 
-def _silence_stdout() -> None:
-    # The interpreter flushes standard output at its end; what is still buffered has nowhere to go.
+def _silence(stream: int) -> None:
+    # The interpreter flushes its streams at its end; what is still buffered has nowhere to go.
     with contextlib.suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
 
 if __name__ == "__main__":
