@@ -29,6 +29,7 @@ __all__ = [
     "Timing",
     "Worker",
     "WorkerError",
+    "block",
     "environment",
     "finish",
     "interleave",
@@ -97,7 +98,11 @@ class Worker:
             preexec_fn=prioritise,
         )
         self.pid = self._process.pid
-        self.loaded = self._answer()
+        try:
+            self.loaded = self._answer()
+        except WorkerError:
+            self.close()
+            raise
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
         """:return: The worker's answer.
@@ -290,22 +295,28 @@ def interleave(
             timing = timings[name]
             if len(timing.blocks) >= 3 and timing.median > slow_seconds:
                 continue
-            timing.blocks.append(block := _block(worker, request))
-            note = f", {block.others:.0%} used by others" if block.others > DISTURBED else ""
-            print(f"{name}: {block.seconds * 1000:,.2f} ms{note}", file=sys.stderr, flush=True)
+            timing.blocks.append(found := block(worker, request))
+            note = f", {found.others:.0%} used by others" if found.others > DISTURBED else ""
+            print(f"{name}: {found.seconds * 1000:,.2f} ms{note}", file=sys.stderr, flush=True)
     return timings
 
 
-def _block(worker: Worker, request: dict[str, Any]) -> Block:
+def block(worker: Worker, request: dict[str, Any]) -> Block:
+    """Ask a worker for one block of runs, again while others disturb it.
+
+    :param worker: who.
+    :param request: see interleave.
+    :return: the least disturbed of the tries.
+    """
     best: Block | None = None
     for attempt in range(MOST_REPEATS):
         if attempt:
             time.sleep(PATIENCE)
         start, spent = time.perf_counter(), Spent([worker.pid, os.getpid()])
         answer = worker.ask(**request)
-        block = Block(answer["seconds"], spent.others())
-        if best is None or block.others < best.others:
-            best = block
+        found = Block(answer["seconds"], spent.others())
+        if best is None or found.others < best.others:
+            best = found
         if best.others <= DISTURBED or time.perf_counter() - start > MOST_REPEATED_SECONDS:
             break
     assert best is not None

@@ -15,10 +15,9 @@ from typing import Any
 
 from runtime.tokenizer import WordPiece
 from tests.bench import corpora
-from tests.bench.harness import Worker, WorkerError, interleave
+from tests.bench.harness import Worker, WorkerError, block, interleave
 from tests.bench.report import Chart, Result, Table, figure
 from tests.bench.settings import Settings
-from tests.bench.throughput import start
 
 __all__ = ["long"]
 
@@ -104,19 +103,16 @@ def _one(peer: str, tokens: int, text: str, settings: Settings) -> dict[str, Any
     file = corpora.save([text], settings.folder / f"{tokens}.json")
     options = {"max_length": max(8192, tokens)}
     try:
-        with start(peer, settings) as worker, Guard(worker) as guard:
+        with settings.start(peer) as worker, Guard(worker) as guard:
             try:
                 worker.ask("texts", file=file)
                 # The first run pays for the memory's first use, as it does wherever a process makes one vector.
                 first = worker.ask("time", what="encode", options=options)
-                timed = first
-                if first["seconds"] < 20 and not settings.quick:
-                    timed = worker.ask("time", what="encode", options=options, seconds=1.0, most=20)
-                return {
-                    "first_s": first["seconds"],
-                    "seconds": timed["seconds"],
-                    **worker.ask("memory"),
-                }
+                seconds = first["seconds"]
+                if seconds < 20 and not settings.quick:
+                    request = {"what": "encode", "options": options, "seconds": 1.0, "most": 20}
+                    seconds = block(worker, {"do": "time", **request}).seconds
+                return {"first_s": first["seconds"], "seconds": seconds, **worker.ask("memory")}
             except WorkerError:
                 if guard.tripped:
                     return {"skipped": "ended: the machine ran out of memory"}
@@ -192,7 +188,7 @@ def _mixed(result: Result, tokenizer: WordPiece, settings: Settings) -> None:
         "in the middle": random.Random(5).sample([*texts, far], len(texts) + 1),
     }
     for name, order in orders.items():
-        with start("ours", settings) as worker:
+        with settings.start("ours") as worker:
             worker.ask("texts", file=corpora.save(texts[:32], settings.folder / "some.json"))
             worker.ask("time", what="encode")
             before = worker.ask("memory", reset=True)["resident"]
@@ -211,7 +207,7 @@ def _padding(result: Result, tokenizer: WordPiece, settings: Settings) -> None:
     """255 short texts and a long one in one call, against two calls."""
     short = corpora.mixed(tokenizer, 31 if settings.quick else 255, 8, 60)
     rows = []
-    with start("ours", settings) as worker:
+    with settings.start("ours") as worker:
         for tokens in (512, 2048):
             far = corpora.running(tokenizer, tokens)
             parts = {"together": [*short, far], "short": short, "long": [far]}
@@ -239,7 +235,7 @@ def _short(result: Result, tokenizer: WordPiece, settings: Settings) -> None:
     """The graph that ships against one without the branch for long texts."""
     rows = []
     model = str(settings.artifacts.unblocked())
-    with start("ours", settings) as ours, start("ours", settings, model=model) as without:
+    with settings.start("ours") as ours, settings.start("ours", model=model) as without:
         for tokens in SHORT:
             ids = [tokenizer.encode(corpora.exactly(tokenizer, tokens)[0])]
             request = {"do": "time", "what": "run", "ids": ids, "seconds": 0.3}

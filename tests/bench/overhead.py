@@ -10,7 +10,6 @@ from tests.bench.environments import python_of
 from tests.bench.harness import Worker, finish, interleave
 from tests.bench.report import Chart, Result, Table, figure
 from tests.bench.settings import Settings
-from tests.bench.throughput import start
 
 __all__ = ["overhead"]
 
@@ -28,7 +27,7 @@ def overhead(settings: Settings) -> Result:
     """
     result = Result("overhead")
     wanted = settings.cases or {"parts", "callers", "corpus"}
-    with start("ours", settings) as worker:
+    with settings.start("ours") as worker:
         texts = corpora.stsb()[:: 40 if settings.quick else 1]
         file = corpora.save(texts, settings.folder / "stsb.json")
         if "parts" in wanted:

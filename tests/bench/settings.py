@@ -1,12 +1,17 @@
-"""What a benchmark is told: models, threads, how often, and where its files go."""
+"""What a benchmark is told: models, threads, how often, where its files go; and the peers started that way."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from runtime.manifest import VOCABULARY
 from tests.bench.artifacts import Artifacts
+from tests.bench.environments import python_of
+from tests.bench.harness import Worker, WorkerError
+from tests.bench.peers import ENVIRONMENT
 
 __all__ = ["Settings"]
 
@@ -26,3 +31,34 @@ class Settings:
     def chosen(self, peers: Iterable[str]) -> list[str]:
         """:return: Those of the peers that take part."""
         return [peer for peer in peers if not self.only or peer in self.only]
+
+    def start(self, peer: str, **options: Any) -> Worker:
+        """Start the process of a peer.
+
+        :param peer: key of peers.PEERS, followed by the precision where it has several: "optimum int8".
+        :param options: for the peer, on top of what follows from the settings.
+        :return: its worker; the peer is loaded.
+        :raises WorkerError: the peer cannot be had here.
+        """
+        kind, _, precision = peer.partition(" ")
+        artifacts = self.artifacts
+        vocabulary = str(artifacts.model / VOCABULARY)
+        given: dict[str, Any]
+        match kind:
+            case "ours":
+                given = {"model": str(artifacts.model)}
+            case "products":
+                given = {
+                    "folder": str(artifacts.products()),
+                    "vocabulary": vocabulary,
+                    "alone_tokens": artifacts.manifest.alone_tokens,
+                }
+            case "torch":
+                given = {"checkpoint": str(artifacts.checkpoint), "vocabulary": vocabulary}
+            case _:
+                given = {"folder": str(artifacts.optimum() if precision == "int8" else artifacts.plain())}
+        try:
+            python = python_of(ENVIRONMENT[kind])
+        except OSError as error:
+            raise WorkerError(f"{peer}: {error}") from None
+        return Worker(peer, python, kind, {"threads": self.threads, **given, **options})

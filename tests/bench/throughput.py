@@ -5,19 +5,16 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from runtime.tokenizer import WordPiece
 from tests.bench import corpora
-from tests.bench.environments import python_of
 from tests.bench.harness import Timing, Worker, WorkerError, interleave
-from tests.bench.peers import ENVIRONMENT
 from tests.bench.report import Chart, Result, Table, figure
 from tests.bench.settings import Settings
 
-__all__ = ["CASES", "PEERS", "Case", "start", "throughput"]
+__all__ = ["CASES", "PEERS", "Case", "throughput"]
 
 PEERS = ("ours", "optimum int8", "optimum fp32", "openvino int8", "fastembed", "torch fp32", "products")
 # To torch, over all texts; others 0.9999. The scale over a whole tensor costs optimum most.
@@ -43,39 +40,6 @@ CASES = (
     Case("1x12", "one query of 12 tokens", 1, 12, seconds=0.3),
     Case("1x512", "one text of 512 tokens", 1, 512, seconds=0.4),
 )
-
-
-def start(peer: str, settings: Settings, **options: Any) -> Worker:
-    """Start the process of a peer.
-
-    :param peer: a name of PEERS.
-    :param settings: threads and models.
-    :param options: for the peer.
-    :return: its worker.
-    :raises WorkerError: the peer cannot be had here.
-    """
-    kind, _, precision = peer.partition(" ")
-    artifacts = settings.artifacts
-    vocabulary = str(artifacts.model / "vocab.txt")
-    given: dict[str, Any]
-    match kind:
-        case "ours":
-            given = {"model": str(artifacts.model)}
-        case "products":
-            given = {
-                "folder": str(artifacts.products()),
-                "vocabulary": vocabulary,
-                "alone_tokens": artifacts.manifest.alone_tokens,
-            }
-        case "torch":
-            given = {"checkpoint": str(artifacts.checkpoint), "vocabulary": vocabulary}
-        case _:
-            given = {"folder": str(artifacts.optimum() if precision == "int8" else artifacts.plain())}
-    try:
-        python = python_of(ENVIRONMENT[kind])
-    except OSError as error:
-        raise WorkerError(f"{peer}: {error}") from None
-    return Worker(peer, python, kind, {"threads": settings.threads, **given, **options})
 
 
 def _texts(case: Case, tokenizer: WordPiece, settings: Settings) -> list[str]:
@@ -104,7 +68,7 @@ def throughput(settings: Settings) -> Result:
         for peer in settings.chosen(PEERS):
             # 256 texts padded to 2,000 tokens would take fastembed's scores 33 GB; see the case "mixed".
             try:
-                workers[peer] = stack.enter_context(start(peer, settings))
+                workers[peer] = stack.enter_context(settings.start(peer))
             except WorkerError as error:
                 result.notes.append(f"left out: {error}")
         for case in CASES:
@@ -114,7 +78,7 @@ def throughput(settings: Settings) -> Result:
             tokens[case.name] = sum(map(tokenizer.count, texts))
             taking_part = {peer: worker for peer, worker in workers.items() if peer in case.peers}
             if case.name == "mixed" and "fastembed" in taking_part:
-                taking_part["fastembed"] = stack.enter_context(start("fastembed", settings, batch_size=4))
+                taking_part["fastembed"] = stack.enter_context(settings.start("fastembed", batch_size=4))
             file = corpora.save(texts, settings.folder / f"{case.name}.json")
             for worker in taking_part.values():
                 worker.ask("texts", file=file)
