@@ -20,7 +20,7 @@ PERIOD_US = 100_000
 def _own(controller: str) -> tuple[Path, bool] | None:
     """:return: Our own group for a controller, and whether it is of version 2."""
     for line in Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines():
-        number, controllers, path = line.split(":", 2)
+        _, controllers, path = line.split(":", 2)
         if controller in controllers.split(","):
             folder = MOUNT / controllers / path.lstrip("/")
             return (folder if folder.is_dir() else MOUNT / controllers), False

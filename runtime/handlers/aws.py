@@ -69,7 +69,9 @@ def _batch(service: Service, records: list[Any]) -> dict[str, Any]:
     for record in records:
         if not isinstance(record, dict) or not isinstance(record.get("messageId"), str):
             # Without an id the message cannot be reported: fail the whole batch, loudly.
-            raise ValueError(f"a record without messageId: only SQS events are answered, not {str(record)[:80]!r}")
+            raise ValueError(
+                f"a record without messageId: only SQS events are answered, not {str(record)[:80]!r}"
+            )
         name = record["messageId"]
         if failed and str(record.get("eventSourceARN", "")).endswith(".fifo"):
             failed.append(name)

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 METHODS = "POST, OPTIONS"
 
 
-def respond(service: Service, method: str, body: Callable[[], str | bytes]) -> tuple[int, dict[str, str], str]:
+def respond(
+    service: Service, method: str, body: Callable[[], str | bytes]
+) -> tuple[int, dict[str, str], str]:
     """Answer an HTTP request.
 
     :param service: the loaded model.

@@ -134,10 +134,16 @@ class Service:
             raise _bad("invalid_request", f"the request is {_kind(document)}, not an object with input")
         for name in document:
             if name not in FIELDS:
-                raise _bad("unknown_field", f"field {_shown(name)} is not known; known are {', '.join(FIELDS)}")
+                raise _bad(
+                    "unknown_field", f"field {_shown(name)} is not known; known are {', '.join(FIELDS)}"
+                )
         given = {name: value for name, value in document.items() if value is not None}
         if ("input" in given) == ("texts" in given):
-            both = "both given: leave one out" if "input" in given else "missing: a text or a list of texts wanted"
+            both = (
+                "both given: leave one out"
+                if "input" in given
+                else "missing: a text or a list of texts wanted"
+            )
             raise _bad("invalid_input", f"input (or texts) {both}")
         texts = given.get("input", given.get("texts"))
         if isinstance(texts, str):
@@ -151,15 +157,20 @@ class Service:
                 raise _bad("invalid_input", f"input[{number}] is {_kind(text)}, not a text")
         if len(texts) > self.settings.max_texts:
             raise RequestError(
-                413, "too_many_texts", f"{len(texts):,} texts, more than {self.settings.max_texts:,}: split the request"
+                413,
+                "too_many_texts",
+                f"{len(texts):,} texts, more than {self.settings.max_texts:,}: split the request",
             )
         encoding = given.get("encoding_format", "float")
         if encoding not in ENCODINGS:
-            raise _bad("invalid_encoding_format", f"encoding_format is {_shown(encoding)}, not float or base64")
+            raise _bad(
+                "invalid_encoding_format", f"encoding_format is {_shown(encoding)}, not float or base64"
+            )
         dimension = self.embedder.dimension
         if given.get("dimensions", dimension) != dimension or given.get("dimensions") is True:
             raise _bad(
-                "invalid_dimensions", f"dimensions is {_shown(given['dimensions'])}: this model has {dimension}"
+                "invalid_dimensions",
+                f"dimensions is {_shown(given['dimensions'])}: this model has {dimension}",
             )
         normalize = given.get("normalized", True)
         if not isinstance(normalize, bool):
@@ -189,7 +200,9 @@ class Service:
 
     def _item_characters(self, encoding: str) -> int:
         dimension = self.embedder.dimension
-        return ITEM_CHARACTERS + (dimension * FLOAT_CHARACTERS if encoding == "float" else (dimension * 4 + 2) // 3 * 4)
+        return ITEM_CHARACTERS + (
+            dimension * FLOAT_CHARACTERS if encoding == "float" else (dimension * 4 + 2) // 3 * 4
+        )
 
     def _embed(self, request: Request) -> dict[str, Any]:
         held = sum(map(len, request.texts)) * memory.CHARACTER_BYTES
@@ -197,7 +210,9 @@ class Service:
         longest = self.longest(held)
         tight = longest < request.max_length
         if longest < MIN_MAX_LENGTH:
-            raise RequestError(413, "out_of_memory", f"{self._memory()} for this request: send fewer texts at once")
+            raise RequestError(
+                413, "out_of_memory", f"{self._memory()} for this request: send fewer texts at once"
+            )
         try:
             vectors, stats = self.embedder.encode(
                 request.texts,
@@ -214,7 +229,9 @@ class Service:
         except InputError as error:
             raise RequestError(400, "invalid_input", str(error)) from None
         except MemoryError:
-            raise RequestError(413, "out_of_memory", f"{self._memory()}: send shorter or fewer texts") from None
+            raise RequestError(
+                413, "out_of_memory", f"{self._memory()}: send shorter or fewer texts"
+            ) from None
         return {
             "object": "list",
             "data": [

@@ -51,7 +51,9 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         raise InputError(f"JINABERT_SINK={sink!r}: module:function wanted")
     origin = text("CORS_ORIGIN")
     if origin is not None and not (origin == "*" or origin.startswith(("http://", "https://"))):
-        raise InputError(f"JINABERT_CORS_ORIGIN={origin!r}: an origin such as https://example.com wanted, or *")
+        raise InputError(
+            f"JINABERT_CORS_ORIGIN={origin!r}: an origin such as https://example.com wanted, or *"
+        )
     if origin is not None and (not origin.isprintable() or " " in origin):
         raise InputError(f"JINABERT_CORS_ORIGIN={origin!r}: one origin wanted, without spaces")
     megabytes = number("MEMORY_MB", 0)

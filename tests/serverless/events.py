@@ -1,0 +1,57 @@
+"""Events as AWS sends them, shortened to what is read or could be mistaken."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+__all__ = ["function_url", "gateway_v1", "gateway_v2", "sqs"]
+
+
+def gateway_v1(body: str | None, method: str = "POST") -> dict[str, Any]:
+    """A REST API's, or an application load balancer's."""
+    return {
+        "resource": "/embeddings",
+        "path": "/embeddings",
+        "httpMethod": method,
+        "headers": {"Content-Type": "application/json"},
+        "queryStringParameters": None,
+        "requestContext": {"stage": "prod", "httpMethod": method},
+        "body": body,
+        "isBase64Encoded": False,
+    }
+
+
+def gateway_v2(body: bytes | str | None, method: str = "POST", **changes: Any) -> dict[str, Any]:
+    """An HTTP API's. Bytes are sent in base64."""
+    encoded = isinstance(body, bytes)
+    return {
+        "version": "2.0",
+        "routeKey": "$default",
+        "rawPath": "/embeddings",
+        "headers": {"content-type": "application/json"},
+        "requestContext": {"http": {"method": method, "path": "/embeddings", "sourceIp": "203.0.113.7"}},
+        "body": base64.b64encode(body).decode() if isinstance(body, bytes) else body,
+        "isBase64Encoded": encoded,
+        **changes,
+    }
+
+
+function_url = gateway_v2  # the same form
+
+
+def sqs(*bodies: object, fifo: bool = False) -> dict[str, Any]:
+    """A batch; a body that is no str becomes JSON."""
+    return {
+        "Records": [
+            {
+                "messageId": f"message-{number}",
+                "receiptHandle": "handle",
+                "body": body if isinstance(body, str) else json.dumps(body),
+                "eventSource": "aws:sqs",
+                "eventSourceARN": f"arn:aws:sqs:eu-west-1:123456789012:texts{'.fifo' if fifo else ''}",
+            }
+            for number, body in enumerate(bodies)
+        ]
+    }
