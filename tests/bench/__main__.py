@@ -29,6 +29,7 @@ BENCHMARKS = {
     "long": ("long", "long", "time and peak memory from 128 to 100,000 tokens, and what comes back"),
     "passkey": ("passkey", "passkey", "retrieval from long documents: truncated at 512 tokens and whole"),
     "overhead": ("overhead", "overhead", "encode outside the session, several threads, a large corpus"),
+    "memory": ("memory", "memory_sizes", "small functions: peak by length, the longest text by memory size"),
 }
 
 EXAMPLES = """\
