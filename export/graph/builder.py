@@ -7,6 +7,7 @@ that names are unique in the whole model and an initializer is stored once where
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -126,8 +127,20 @@ class Builder:
         :param outputs: declarations of its outputs.
         :return: the model, its weights inside.
         """
-        graph = helper.make_graph(self.nodes, name, inputs, outputs, list(self.initializers.values()))
+        used = _inputs(self.nodes)
+        initializers = [tensor for tensor in self.initializers.values() if tensor.name in used]
+        graph = helper.make_graph(self.nodes, name, inputs, outputs, initializers)
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
         return helper.make_model(
             graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="jinabert-runtime"
         )
+
+
+def _inputs(nodes: Iterable[onnx.NodeProto]) -> set[str]:
+    """Names of all values that nodes take, those of their subgraphs included."""
+    names: set[str] = set()
+    for node in nodes:
+        names.update(node.input)
+        for attribute in node.attribute:
+            names |= _inputs(attribute.g.node)
+    return names
