@@ -38,8 +38,8 @@ ARENA_EXTENDS_AS_REQUESTED = 1
 SHRINK_LENGTH = 1024
 CONFIG_ENTRIES = {
     "session.use_env_allocators": "1",
-    # How long a thread without work spins. Runs are as fast as with the default, and a session that has just been opened
-    # does not keep a processor busy that the process needs: 30 ms less from start to first vector on 2 cores.
+    # How long a thread without work spins. Runs are as fast as with the default, and a session that has just been
+    # opened does not keep a processor busy that the process needs: 30 ms less from start to first vector on 2 cores.
     "session.intra_op.spin_duration_us": "500",
 }
 SPINNING = "session.intra_op.allow_spinning"  # threads.spins() decides
