@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from .batching import ATTENTION_TOKENS
+
 if TYPE_CHECKING:
     from .manifest import Manifest
 
@@ -23,7 +25,8 @@ BLOCK_BYTES = 28 * MEGABYTE  # of a model of 8 heads and 2048 units
 LONG_TOKEN_BYTES = 8  # a unit of the intermediate layer and token
 # Of the request: its bytes, its characters, their tokens.
 CHARACTER_BYTES = 16
-VALUE_BYTES = 80  # a value of an answer: float32, a Python float in a list, its digits twice
+# Of a value of an answer: float32, a Python float in a list, its digits twice; or its digits in base64.
+VALUE_BYTES = {"float": 80, "base64": 20}
 SPARE_BYTES = 16 * MEGABYTE  # estimates are not exact, and Python allocates in steps
 LAMBDA_BYTES = 24 * MEGABYTE  # what Lambda's own processes take of a function's memory
 
@@ -85,6 +88,20 @@ def run_bytes(tokens: int, manifest: Manifest) -> int:
         return need
     blocks = BLOCK_BYTES * manifest.heads // 8
     return max(need, blocks + tokens * manifest.intermediate * LONG_TOKEN_BYTES)
+
+
+def batch_tokens(free: int, manifest: Manifest) -> int:
+    """The budget of a batch (batching.py: tokens, with their attention) that fits.
+
+    :param free: bytes beyond the loaded model.
+    :param manifest: of the model.
+    :return: token equivalents, at least 1.
+    """
+    # A batch of texts of L tokens takes tokens x (units x TOKEN_BYTES + L x heads x PAIR_BYTES), its cost is
+    # tokens x (1 + L / ATTENTION_TOKENS): the larger of the two ratios holds for every L.
+    of_tokens = manifest.intermediate * TOKEN_BYTES
+    of_pairs = manifest.heads * PAIR_BYTES * ATTENTION_TOKENS
+    return max(1, free // max(of_tokens, of_pairs))
 
 
 def longest_text(free: int, most: int, manifest: Manifest) -> int:

@@ -8,6 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runtime import memory
+from runtime.batching import BATCH_TOKENS
 from runtime.embedder import MIN_MAX_LENGTH, Embedder
 from runtime.errors import InputError, OutOfMemoryError, TextTooLongError
 
@@ -78,14 +79,23 @@ class Service:
         if settings.warmup:
             self.embedder.warmup(min(settings.warmup, self.longest(0)))
 
+    def free(self, request_bytes: int) -> int | None:
+        """Bytes to compute with, beyond the loaded model; None for no limit.
+
+        :param request_bytes: what the request itself takes.
+        """
+        if self.settings.memory is None:
+            return None
+        return self.settings.memory - self._loaded - memory.SPARE_BYTES - request_bytes
+
     def longest(self, request_bytes: int) -> int:
         """Tokens of the longest text that is answered, by memory and by JINABERT_MAX_LENGTH.
 
         :param request_bytes: what the request itself takes.
         """
-        if self.settings.memory is None:
+        free = self.free(request_bytes)
+        if free is None:
             return self.max_length
-        free = self.settings.memory - self._loaded - memory.SPARE_BYTES - request_bytes
         return memory.longest_text(free, self.max_length, self.embedder.manifest)
 
     def answer_json(self, body: str | bytes) -> tuple[int, dict[str, Any]]:
@@ -206,8 +216,11 @@ class Service:
 
     def _embed(self, request: Request) -> dict[str, Any]:
         held = sum(map(len, request.texts)) * memory.CHARACTER_BYTES
-        held += len(request.texts) * self.embedder.dimension * memory.VALUE_BYTES
-        longest = self.longest(held)
+        held += len(request.texts) * self.embedder.dimension * memory.VALUE_BYTES[request.encoding]
+        longest, free = self.longest(held), self.free(held)
+        batch_tokens = BATCH_TOKENS
+        if free is not None:
+            batch_tokens = min(batch_tokens, memory.batch_tokens(free, self.embedder.manifest))
         tight = longest < request.max_length
         if longest < MIN_MAX_LENGTH:
             raise RequestError(
@@ -220,6 +233,7 @@ class Service:
                 max_length=longest if tight else request.max_length,
                 overflow="error" if tight else request.overflow,
                 normalize=request.normalize,
+                batch_tokens=batch_tokens,
                 return_stats=True,
             )
         except TextTooLongError as error:

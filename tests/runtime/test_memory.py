@@ -1,0 +1,74 @@
+"""Limits of memory on made-up file systems, and what a text is taken to need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runtime import Embedder, memory
+from tests.runtime.test_threads import system
+
+MEGABYTE = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, None),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "max\n"}, None),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "268435456\n"}, 268435456),
+        (
+            {
+                "proc/self/cgroup": "0::/a/b\n",
+                "sys/fs/cgroup/a/memory.max": "100\n",
+                "sys/fs/cgroup/a/b/memory.max": "200\n",
+            },
+            100,
+        ),
+        (
+            {
+                "proc/self/cgroup": "4:memory:/docker/x\n",
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": "300\n",
+            },
+            300,
+        ),
+        (
+            {
+                "proc/self/cgroup": "4:memory:/\n",
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
+            },
+            None,
+        ),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "rubbish\n"}, None),
+    ],
+)
+def test_limit_is_the_least_of_the_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], expected: int | None
+) -> None:
+    monkeypatch.delenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", raising=False)
+    assert memory.limit(system(tmp_path, files)) == expected
+
+
+def test_limit_on_lambda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "512")
+    assert memory.limit(str(tmp_path)) == 512 * MEGABYTE - memory.LAMBDA_BYTES
+    root = system(tmp_path, {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "1000\n"})
+    assert memory.limit(root) == 1000
+
+
+def test_resident_here_is_a_sensible_number(tmp_path: Path) -> None:
+    assert 5 * MEGABYTE < memory.resident() < 1 << 40
+    assert memory.resident(str(tmp_path)) == 0
+
+
+def test_longer_texts_need_no_less() -> None:
+    with Embedder(threads=1) as embedder:
+        manifest = embedder.manifest
+    needs = [memory.run_bytes(tokens, manifest) for tokens in range(1, 9000, 50)]
+    assert needs == sorted(needs)
+    for free in (0, MEGABYTE, 50 * MEGABYTE, 100 * MEGABYTE, 1 << 40):
+        longest = memory.longest_text(free, 8192, manifest)
+        assert memory.run_bytes(longest, manifest) <= free
+        assert longest == 8192 or memory.run_bytes(longest + 1, manifest) > free
+        assert memory.batch_tokens(free, manifest) >= 1
