@@ -119,7 +119,10 @@ def _check(folder: Path, expected: dict[str, torch.nn.Parameter], state: dict[st
         [f"{key} {state[key].dtype}" for key in both if not state[key].is_floating_point()],
     )
     # In float32, where a float64 beyond its range would become infinite.
-    note("not finite", [key for key in both if not bool(torch.isfinite(state[key].to(torch.float32)).all())])
+    numbers = [key for key in both if state[key].is_floating_point()]
+    note(
+        "not finite", [key for key in numbers if not bool(torch.isfinite(state[key].to(torch.float32)).all())]
+    )
     if problems:
         raise ExportError(f"{folder} does not fit its config.json: {'; '.join(problems)}")
 

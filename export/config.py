@@ -18,6 +18,10 @@ __all__ = ["DEFAULT_MAX_TOKENS", "JinaBertConfig", "load_config", "read_json"]
 
 DEFAULT_MAX_TOKENS = 8192
 
+# Far beyond any model; a size above is damage, and would end in an overflow or in hours of making layers.
+_LARGEST = {"num_hidden_layers": 1 << 10}
+_LARGEST_OTHER = 1 << 24
+
 # What other code calls the variant of jina-embeddings-v2-base-code.
 _QK_POST_NORM_HINTS = ("qk-post-norm", "qk_post_norm")
 
@@ -142,7 +146,8 @@ def _require(
 
 def _size(path: Path, fields: dict[str, Any], name: str, missing: int | None = None) -> int:
     value = fields.get(name, missing)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    largest = _LARGEST.get(name, _LARGEST_OTHER)
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= largest:
         seen = f"is {value!r}" if name in fields else "is not set"
-        raise ExportError(f"{path}: {name} {seen}, expected a whole number of at least 1")
+        raise ExportError(f"{path}: {name} {seen}, expected a whole number from 1 to {largest:,}")
     return value

@@ -106,7 +106,8 @@ def _run(
     )
 
     if settings.precision == "fp32":
-        shutil.copytree(reference, final, dirs_exist_ok=True)
+        for file in reference.iterdir():
+            shutil.copyfile(file, final / file.name)  # copytree would report a full disk as a list of lists
     elif baseline_scheme:
         progress("quantising as optimum does")
         baseline.quantize_optimum(reference_path, final / MODEL)
