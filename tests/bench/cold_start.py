@@ -56,9 +56,9 @@ from runtime import Embedder
 import runtime.session
 mark("runtime")
 opened = runtime.session.Session._open
-def open_session(self):
+def open_session(self, *rest):
     mark("files, vocabulary")
-    handle = opened(self)
+    handle = opened(self, *rest)
     mark("session")
     return handle
 runtime.session.Session._open = open_session
@@ -67,28 +67,45 @@ vector = embedder.encode({text!r})
 mark("first vector")
 """
 FASTEMBED = """
+mark("interpreter")
+import numpy
+mark("numpy")
+import onnxruntime
+mark("onnxruntime")
 from fastembed import TextEmbedding
 from fastembed.common.model_description import ModelSource, PoolingType
+mark("library")
 TextEmbedding.add_custom_model(
     model="local/jinabert", pooling=PoolingType.MEAN, normalization=True, sources=ModelSource(hf="local/jinabert"),
     dim=512, model_file="model.onnx")
 model = TextEmbedding("local/jinabert", specific_model_path={plain!r}, threads={threads})
+mark("files, session")
 vector = next(iter(model.embed([{text!r}])))
 assert vector.shape == (512,)
+mark("first vector")
 """
 OPTIMUM = """
+mark("interpreter")
 import numpy as np
+mark("numpy")
 import onnxruntime
+mark("onnxruntime")
 from tokenizers import BertWordPieceTokenizer
+mark("library")
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = {threads}
 session = onnxruntime.InferenceSession({optimum!r} + "/model.onnx", options, providers=["CPUExecutionProvider"])
 tokenizer = BertWordPieceTokenizer({optimum!r} + "/vocab.txt", lowercase=True)
+mark("files, session")
 ids = np.array([tokenizer.encode({text!r}).ids])
 hidden = session.run(None, {{"input_ids": ids, "attention_mask": np.ones_like(ids)}})[0]
 vector = hidden[0].mean(axis=0)
 assert vector.shape == (512,)
+mark("first vector")
 """
+# What "library", "files, session" of the peers are of ours.
+SAME_PHASE = {"runtime": "library", "files, vocabulary": "files, session", "session": "files, session"}
+PHASED = {"ours": "ours, in phases", "optimum int8": "optimum int8", "fastembed": "fastembed"}
 
 PROGRAMS = {  # name -> environment, program
     "interpreter alone": ("plain", ""),
@@ -160,6 +177,15 @@ def _median(runs: list[Run]) -> float:
     return statistics.median(run.seconds for run in runs)
 
 
+def _phases(runs: list[Run]) -> dict[str, float]:
+    """:return: Median seconds of each phase, in the peers' common terms."""
+    phases: dict[str, float] = {}
+    for name in runs[0].phases:
+        common = SAME_PHASE.get(name, name)
+        phases[common] = phases.get(common, 0.0) + statistics.median(run.phases[name] for run in runs)
+    return phases
+
+
 def _report(runs: dict[str, list[Run]], settings: Settings) -> Result:
     result = Result("cold-start")
     seconds = {name: _median(own) for name, own in runs.items()}
@@ -180,12 +206,23 @@ def _report(runs: dict[str, list[Run]], settings: Settings) -> Result:
             rows,
         )
     )
-    phased = runs.get("ours, in phases")
+    phased = {name: _phases(runs[program]) for name, program in PHASED.items() if program in runs}
+    chart = None
     if phased:
-        phases = {name: statistics.median(run.phases[name] for run in phased) for name in phased[0].phases}
-        rows = [[name, figure(value * 1000, "ms")] for name, value in phases.items()]
-        result.tables.append(Table("Cold start: where the time goes", ["phase", "time"], rows))
-        result.data["phases_s"] = phases
+        names = list(dict.fromkeys(name for phases in phased.values() for name in phases))
+        rows = [
+            [
+                name,
+                *(figure(phases[name] * 1000, "ms") if name in phases else "" for phases in phased.values()),
+            ]
+            for name in names
+        ]
+        result.tables.append(Table("Cold start: where the time goes", ["phase", *phased], rows))
+        result.data["phases_s"] = phased
+        series: dict[str, list[float | None]] = {
+            peer: [phases.get(name, 0.0) * 1000 for name in names] for peer, phases in phased.items()
+        }
+        chart = Chart("cold start by phase", "ms", series, names, bars=True)
     files = sum(
         (settings.artifacts.model / name).stat().st_size for name in settings.artifacts.manifest.files
     )
@@ -211,6 +248,8 @@ def _report(runs: dict[str, list[Run]], settings: Settings) -> Result:
             bars=True,
         ),
     ]
+    if chart:
+        result.charts.append(chart)
     result.data |= {
         "seconds": seconds,
         "resident_bytes": resident,
