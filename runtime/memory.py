@@ -28,6 +28,7 @@ CHARACTER_BYTES = 16
 # Of a value of an answer: float32, a Python float in a list, its digits twice; or its digits in base64.
 VALUE_BYTES = {"float": 80, "base64": 20}
 SPARE_BYTES = 16 * MEGABYTE  # estimates are not exact, and Python allocates in steps
+LIBRARY_BYTES = 16 * MEGABYTE  # of onnxruntime, once loaded
 LAMBDA_BYTES = 24 * MEGABYTE  # what Lambda's own processes take of a function's memory
 
 NO_LIMIT = 1 << 60  # cgroups v1 says 2**63 less a page
@@ -74,29 +75,59 @@ def resident(root: str = "/") -> int:
     return 0
 
 
-def run_bytes(tokens: int, manifest: Manifest) -> int:
+def run_bytes(tokens: int, manifest: Manifest, threads: int = 1) -> int:
     """What the longest text of a call takes while it runs, beyond the loaded model.
 
     :param tokens: its length; shorter texts take no more, in batches either.
     :param manifest: of the model.
+    :param threads: that may run as many batches side by side (parallel.py); a text in blocks has them all.
     :return: bytes, an upper estimate.
     """
     alone = manifest.alone_tokens
     whole = tokens if alone is None else min(tokens, alone)
     need = whole * (manifest.intermediate * TOKEN_BYTES + whole * manifest.heads * PAIR_BYTES)
+    if threads > 1:
+        need = need * threads + model_bytes(manifest)  # of a second session
     if alone is None or tokens <= alone:
         return need
     blocks = BLOCK_BYTES * manifest.heads // 8
     return max(need, blocks + tokens * manifest.intermediate * LONG_TOKEN_BYTES)
 
 
-def batch_tokens(free: int, manifest: Manifest) -> int:
+def model_bytes(manifest: Manifest) -> int:
+    """Size of a model's files."""
+    return sum(facts.size for facts in manifest.files.values())
+
+
+def threads_for(limit_bytes: int, most: int, most_tokens: int, manifest: Manifest) -> int:
+    """How many threads leave as much room for long texts as one does.
+
+    :param limit_bytes: memory that may be used; nothing is loaded yet.
+    :param most: threads wanted.
+    :param most_tokens: length that is long enough.
+    :param manifest: of the model.
+    :return: 1 to most.
+    """
+    free = limit_bytes - resident() - model_bytes(manifest) - LIBRARY_BYTES - SPARE_BYTES
+    alone = longest_text(free, most_tokens, manifest)
+    if alone == 0:
+        return 1
+    return next(
+        (count for count in range(most, 1, -1) if longest_text(free, most_tokens, manifest, count) == alone),
+        1,
+    )
+
+
+def batch_tokens(free: int, manifest: Manifest, threads: int = 1) -> int:
     """The budget of a batch (batching.py: tokens, with their attention) that fits.
 
     :param free: bytes beyond the loaded model.
     :param manifest: of the model.
+    :param threads: as in run_bytes.
     :return: token equivalents, at least 1.
     """
+    if threads > 1:
+        free = (free - model_bytes(manifest)) // threads
     # A batch of texts of L tokens takes tokens x (units x TOKEN_BYTES + L x heads x PAIR_BYTES), its cost is
     # tokens x (1 + L / ATTENTION_TOKENS): the larger of the two ratios holds for every L.
     of_tokens = manifest.intermediate * TOKEN_BYTES
@@ -104,18 +135,19 @@ def batch_tokens(free: int, manifest: Manifest) -> int:
     return max(1, free // max(of_tokens, of_pairs))
 
 
-def longest_text(free: int, most: int, manifest: Manifest) -> int:
+def longest_text(free: int, most: int, manifest: Manifest, threads: int = 1) -> int:
     """The longest text that fits.
 
     :param free: bytes beyond the loaded model.
     :param most: length that is long enough.
     :param manifest: of the model.
+    :param threads: as in run_bytes.
     :return: tokens, at most `most`; 0 if nothing fits.
     """
     low, high = 0, most
     while low < high:
         middle = (low + high + 1) // 2
-        if run_bytes(middle, manifest) <= free:
+        if run_bytes(middle, manifest, threads) <= free:
             low = middle
         else:
             high = middle - 1

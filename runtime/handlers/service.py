@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runtime import memory
 from runtime.batching import BATCH_TOKENS
+from runtime.embedded import embedded_model
 from runtime.embedder import MIN_MAX_LENGTH, Embedder
 from runtime.errors import InputError, OutOfMemoryError, TextTooLongError
+from runtime.manifest import load_manifest
+from runtime.threads import default_threads
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,7 +71,7 @@ class Service:
         """
         self.settings = settings
         self._lock = threading.Lock()
-        self.embedder = Embedder(settings.model, threads=settings.threads)
+        self.embedder = Embedder(settings.model, threads=_threads(settings))
         self.max_length = settings.max_length or self.embedder.max_tokens
         self._loaded = memory.resident()
         if self.longest(0) < MIN_MAX_LENGTH:
@@ -96,7 +99,7 @@ class Service:
         free = self.free(request_bytes)
         if free is None:
             return self.max_length
-        return memory.longest_text(free, self.max_length, self.embedder.manifest)
+        return memory.longest_text(free, self.max_length, self.embedder.manifest, self.embedder.threads)
 
     def answer_json(self, body: str | bytes) -> tuple[int, dict[str, Any]]:
         """As answer(), from the request's JSON.
@@ -220,7 +223,9 @@ class Service:
         longest, free = self.longest(held), self.free(held)
         batch_tokens = BATCH_TOKENS
         if free is not None:
-            batch_tokens = min(batch_tokens, memory.batch_tokens(free, self.embedder.manifest))
+            batch_tokens = min(
+                batch_tokens, memory.batch_tokens(free, self.embedder.manifest, self.embedder.threads)
+            )
         tight = longest < request.max_length
         if longest < MIN_MAX_LENGTH:
             raise RequestError(
@@ -274,6 +279,17 @@ class Service:
     def _memory(self) -> str:
         limit = self.settings.memory
         return "not enough memory" if limit is None else f"{limit >> 20} MB of memory"
+
+
+def _threads(settings: Settings) -> int | None:
+    """As asked for, or as many as processors and memory allow."""
+    if settings.threads is not None or settings.memory is None:
+        return settings.threads
+    threads = default_threads()
+    if threads == 1:
+        return 1
+    manifest = load_manifest(settings.model or embedded_model())
+    return memory.threads_for(settings.memory, threads, settings.max_length or manifest.max_tokens, manifest)
 
 
 def _bad(code: str, message: str) -> RequestError:

@@ -71,4 +71,17 @@ def test_longer_texts_need_no_less() -> None:
         longest = memory.longest_text(free, 8192, manifest)
         assert memory.run_bytes(longest, manifest) <= free
         assert longest == 8192 or memory.run_bytes(longest + 1, manifest) > free
-        assert memory.batch_tokens(free, manifest) >= 1
+        assert memory.batch_tokens(free, manifest) >= memory.batch_tokens(free, manifest, 2) >= 1
+        assert longest >= memory.longest_text(free, 8192, manifest, 2)
+
+
+def test_threads_leave_room_for_long_texts() -> None:
+    with Embedder(threads=1) as embedder:
+        manifest = embedder.manifest
+    loaded = memory.resident() + memory.model_bytes(manifest) + memory.LIBRARY_BYTES + memory.SPARE_BYTES
+    counts = [
+        memory.threads_for(loaded + free * MEGABYTE, 16, 8192, manifest) for free in (0, 150, 400, 10_000)
+    ]
+    assert counts == sorted(counts)
+    assert counts[:2] == [1, 1]
+    assert 1 < counts[2] < counts[3] == 16
