@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # Budget of one batch, in token equivalents: its activations then stay in the processor's cache. 4096 takes 1.15 to
 # 1.2 times as long a token; below 512 the many small nodes begin to cost.
 BATCH_TOKENS = 1024
+SIDE_BY_SIDE_TOKENS = 512  # the most where each thread has a batch of its own
 ATTENTION_TOKENS = 512  # length at which attention costs as much as everything else
 WASTE_TOKENS = 64  # padding worth accepting to save one more run, in token equivalents
 

@@ -27,8 +27,11 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from .chunking import Chunk
+    from .progress import Progress
 
 SHRINK_BATCHES = 8  # encode gives memory back at its end if it took this many batches: then that costs little
+PARALLEL_TOKENS = 8192  # from here on an encode is worth opening a second session for, see parallel.py
+PARALLEL_BATCHES = 2  # for each thread, at least: so that all of them end at about the same time
 MIN_MAX_LENGTH = 3  # [CLS], one token, [SEP]
 
 
@@ -191,24 +194,7 @@ class Embedder:
 
             progress = Progress(len(lengths))
         try:
-            plan = batching.plan(
-                lengths,
-                batch_tokens=batch_tokens,
-                batch_size=batch_size,
-                alone_tokens=self._manifest.alone_tokens,
-            )
-            all_ids, all_lengths = np.frombuffer(flat, np.int32), np.array(lengths, np.int64)
-            starts = np.cumsum(all_lengths) - all_lengths
-            for number, batch in enumerate(plan, start=1):
-                own = all_lengths[batch]
-                ids, mask = batching.pad(all_ids, starts[batch], own, self._tokenizer.pad_id)
-                last_of_many = number == len(plan) >= SHRINK_BATCHES
-                hidden = self._session.run(ids, mask, shrink=last_of_many)
-                result = pooling.finish(pooling.means(hidden, own), normalize)
-                pooling.check_finite(result, "texts", batch)
-                vectors[batch] = result
-                if progress:
-                    progress.add(len(batch), int(own.sum()))
+            self._embed(flat, lengths, vectors, batch_tokens, batch_size, normalize, progress)
         finally:
             if progress:
                 progress.close()
@@ -351,6 +337,53 @@ class Embedder:
             flat.fromlist(ids)
             lengths.append(len(ids))
         return flat, lengths, truncated, cut
+
+    def _embed(
+        self,
+        flat: array[int],
+        lengths: list[int],
+        vectors: NDArray[np.float32],
+        batch_tokens: int,
+        batch_size: int | None,
+        normalize: bool,
+        progress: Progress | None,
+    ) -> None:
+        """Fill `vectors`, longest texts first, in batches one after the other or, where there are many, side by
+        side."""
+        threads, alone_tokens = self._session.threads, self._manifest.alone_tokens
+        several = threads > 1 and len(flat) >= PARALLEL_TOKENS
+        if several:
+            batch_tokens = min(batch_tokens, batching.SIDE_BY_SIDE_TOKENS)
+        plan = batching.plan(
+            lengths, batch_tokens=batch_tokens, batch_size=batch_size, alone_tokens=alone_tokens
+        )
+        all_ids, all_lengths = np.frombuffer(flat, np.int32), np.array(lengths, np.int64)
+        starts = np.cumsum(all_lengths) - all_lengths
+
+        def embed(number: int, side_by_side: bool = False) -> None:
+            batch = plan[number]
+            own = all_lengths[batch]
+            ids, mask = batching.pad(all_ids, starts[batch], own, self._tokenizer.pad_id)
+            last_of_many = number == len(plan) - 1 >= SHRINK_BATCHES - 1
+            hidden = self._session.run(ids, mask, shrink=last_of_many, side_by_side=side_by_side)
+            result = pooling.finish(pooling.means(hidden, own), normalize)
+            pooling.check_finite(result, "texts", batch)
+            vectors[batch] = result
+            if progress:
+                progress.add(len(batch), int(own.sum()))
+
+        # Texts in blocks take all threads, and the last batch gives memory back when the others are done with it.
+        first = sum(alone_tokens is not None and lengths[batch[0]] > alone_tokens for batch in plan)
+        end = max(first, len(plan) - 1)
+        several = several and end - first >= PARALLEL_BATCHES * threads
+        for number in range(first if several else len(plan)):
+            embed(number)
+        if several:
+            from .parallel import spread
+
+            self._session.prepare_side_by_side()
+            spread(lambda number: embed(first + number, side_by_side=True), end - first, threads)
+            embed(end)
 
     def _limit(self, max_length: int | None) -> int:
         if max_length is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 
 TYPE_CHECKING = False
@@ -27,15 +28,17 @@ class Progress:
         self._start = time.perf_counter()
         self._drawn = self._start  # nothing is drawn for a run that ends at once
         self._width = 0
+        self._lock = threading.Lock()
 
     def add(self, texts: int, tokens: int) -> None:
-        """Count finished work."""
-        self._texts += texts
-        self._tokens += tokens
-        now = time.perf_counter()
-        if now - self._drawn >= SECONDS_BETWEEN:
-            self._drawn = now
-            self._draw(now)
+        """Count finished work; safe from several threads."""
+        with self._lock:
+            self._texts += texts
+            self._tokens += tokens
+            now = time.perf_counter()
+            if now - self._drawn >= SECONDS_BETWEEN:
+                self._drawn = now
+                self._draw(now)
 
     def close(self) -> None:
         """Erase the line."""

@@ -42,8 +42,8 @@ def test_one_long_text_among_short_ones_costs_at_most_a_tenth_more_than_apart() 
 
 def test_the_budget_counts_attention() -> None:
     # 4,096 tokens either way, but the long texts' attention would take much more memory and time.
-    assert len(plan([16] * 256)) == 2
-    assert len(plan([1024] * 4)) == 4
+    assert len(plan([16] * 256, batch_tokens=4096)) == 2
+    assert len(plan([1024] * 4, batch_tokens=4096)) == 4
 
 
 def test_texts_of_one_length_share_batches_and_the_first_runs_longest() -> None:
