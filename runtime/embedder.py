@@ -382,7 +382,10 @@ class Embedder:
             from .parallel import spread
 
             self._session.prepare_side_by_side()
-            spread(lambda number: embed(first + number, side_by_side=True), end - first, threads)
+            try:
+                spread(lambda number: embed(first + number, side_by_side=True), end - first, threads)
+            finally:
+                self._session.release_side_by_side()
             embed(end)
 
     def _limit(self, max_length: int | None) -> int:

@@ -110,6 +110,10 @@ class Session:
         if self._single is None and not self._closed:
             self._single = self._open(1)
 
+    def release_side_by_side(self) -> None:
+        """Give that memory back; runs that another thread has under way or still starts go on, on all threads."""
+        self._single = None
+
     def run(
         self,
         ids: NDArray[np.int64],
@@ -130,7 +134,7 @@ class Session:
         :raises OutOfMemoryError: onnxruntime could not allocate.
         :raises ModelError: onnxruntime failed, or the output's shape is not the manifest's.
         """
-        handle = self._single if side_by_side else self._handle
+        handle = (self._single if side_by_side else None) or self._handle
         if handle is None:
             if self._closed:
                 raise JinaBertError("this Embedder is closed: make a new one")

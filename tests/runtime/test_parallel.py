@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import pytest
 import runtime.embedder
 from runtime import Embedder, JinaBertError, OutputError
 from runtime.parallel import spread
+from runtime.session import Session
 from tests.tiny import make_model
 
 
@@ -63,9 +65,16 @@ def several(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Embedder:
 TEXTS = [" ".join(["hello"] * (1 + number % 29)) for number in range(200)]  # some above alone_tokens
 
 
-def test_vectors_have_the_bits_of_one_text_alone(several: Embedder) -> None:
+def test_vectors_have_the_bits_of_one_text_alone(several: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, names = several._session.run, set()
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        names.add(threading.current_thread().name)
+        return run(*arguments, **options)
+
+    monkeypatch.setattr(several._session, "run", watched)
     together, stats = several.encode(TEXTS, batch_tokens=64, return_stats=True)
-    assert several._session._single is not None  # it did run side by side
+    assert len(names) == 2  # it did run side by side
     assert stats.texts == len(TEXTS)
     assert np.array_equal(together, np.stack([several.encode(text) for text in TEXTS]))
 
