@@ -14,7 +14,6 @@ import pytest
 import runtime.embedder
 from runtime import Embedder, JinaBertError, OutputError
 from runtime.parallel import spread
-from runtime.session import Session
 from tests.tiny import make_model
 
 
