@@ -23,7 +23,7 @@ JINABERT_SINK; a message that fails is reported as such, and SQS gives it to the
 Environment variables, read at import:
 
     JINABERT_MODEL               embedded   folder of another model
-    JINABERT_THREADS             automatic  threads; automatic respects affinity, cgroups and Lambda's memory size
+    JINABERT_THREADS             automatic  threads; automatic respects affinity, quotas, memory
     JINABERT_WARMUP              0          tokens of a run at import, so that the first request finds a warm model
     JINABERT_MAX_LENGTH          the model's  most tokens of a text that a request may ask for, and the default
     JINABERT_MAX_TEXTS           2048       texts of one request
