@@ -65,15 +65,16 @@ TEXTS = [" ".join(["hello"] * (1 + number % 29)) for number in range(200)]  # so
 
 
 def test_vectors_have_the_bits_of_one_text_alone(several: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, names = several._session.run, set()
+    run = several._session.run
+    alone: list[bool] = []
 
     def watched(*arguments: Any, **options: Any) -> Any:
-        names.add(threading.current_thread().name)
+        alone.append(bool(options.get("side_by_side")))
         return run(*arguments, **options)
 
     monkeypatch.setattr(several._session, "run", watched)
     together, stats = several.encode(TEXTS, batch_tokens=64, return_stats=True)
-    assert len(names) == 2  # it did run side by side
+    assert sum(alone) > 4  # most batches did run side by side
     assert stats.texts == len(TEXTS)
     assert np.array_equal(together, np.stack([several.encode(text) for text in TEXTS]))
 
