@@ -36,8 +36,9 @@ ARENA_EXTENDS_AS_REQUESTED = 1
 # After a run over texts longer than this the arena gives its memory back: it costs 2 % of such a run, and 30 % of one
 # over 512 tokens, which has to take it anew from the system.
 SHRINK_LENGTH = 1024
+SHARED_ARENA = "session.use_env_allocators"
 CONFIG_ENTRIES = {
-    "session.use_env_allocators": "1",
+    SHARED_ARENA: "1",
     # How long a thread without work spins. Runs are as fast as with the default, and a session that has just been
     # opened does not keep a processor busy that the process needs: 30 ms less from start to first vector on 2 cores.
     "session.intra_op.spin_duration_us": "500",
@@ -46,6 +47,7 @@ SPINNING = "session.intra_op.allow_spinning"  # threads.spins() decides
 LOG_SEVERITY = 4  # fatal: whatever is an error reaches us as an exception too, and standard error stays ours
 
 _arena_registered = False
+_forked = False  # the arena's lock may have been held by a thread that the fork left behind: use another
 _live: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
@@ -81,7 +83,10 @@ class Session:
         options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, GRAPH_OPTIMIZATION)
         options.enable_mem_pattern = MEMORY_PATTERN
         options.log_severity_level = LOG_SEVERITY
-        for key, value in {SPINNING: "1" if spins() else "0", **CONFIG_ENTRIES}.items():
+        settings = {SPINNING: "1" if spins() else "0", **CONFIG_ENTRIES}
+        if _forked:
+            settings[SHARED_ARENA] = "0"
+        for key, value in settings.items():
             options.add_session_config_entry(key, value)
         path = os.path.join(self._folder, MODEL)  # by path: onnxruntime then maps model.onnx.data beside it
         try:
@@ -209,6 +214,8 @@ def _trim_heap() -> None:
 
 
 def _after_fork_in_child() -> None:
+    global _forked
+    _forked = _arena_registered
     for session in list(_live):
         session._leave_to_parent()
 
