@@ -83,3 +83,16 @@ def test_texts_in_blocks_run_alone(embedder: Embedder) -> None:
     batches = plan([limit, limit, limit + 1, limit + 1, 5], batch_tokens=1 << 30, alone_tokens=limit)
     assert [2] in batches
     assert [3] in batches
+
+
+def test_batches_side_by_side(
+    embedder: Embedder, one_thread: Embedder, texts: list[str], alone: NDArray[np.float32]
+) -> None:
+    """Many tokens at once take the way through runtime/parallel.py."""
+    from runtime.embedder import PARALLEL_TOKENS
+
+    numbers = np.random.default_rng(3).permutation(np.repeat(np.arange(len(texts)), 4))
+    several = [texts[number] for number in numbers]
+    assert sum(embedder.count_tokens(several)) > 2 * PARALLEL_TOKENS
+    assert (embedder.encode(several) == alone[numbers]).all()
+    assert (one_thread.encode(several) == alone[numbers]).all()
