@@ -1,6 +1,6 @@
 """A long run of mixed work, bounded by count: memory and file descriptors flat, vectors identical at the end.
 
-The suite has a short one. `python -m tests.trust.test_soak ROUNDS` does as many as asked (30 minutes: about 4,000 on
+The suite has a short one. `python -m tests.trust.test_soak ROUNDS` does as many as asked (30 minutes: about 2,500 on
 two processors) and prints what it saw.
 """
 
