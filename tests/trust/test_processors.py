@@ -228,7 +228,7 @@ def test_fp32_vectors_of_another_processor(
 ) -> None:
     if reason := emulation.missing(processor):
         pytest.skip(reason)
-    texts = short_texts(tokenizer, 6, most=20)
+    texts = short_texts(tokenizer, 4, most=14)
     with Embedder(fp32_folder, threads=1) as native:
         difference = np.abs(emulated(processor, fp32_folder, texts, tmp_path) - native.encode(texts)).max()
     assert difference <= 1e-6
