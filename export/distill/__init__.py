@@ -1,0 +1,1 @@
+"""Training of a JinaBert checkpoint from a teacher's vectors: ``python -m export.distill``."""
