@@ -11,13 +11,12 @@ from runtime import memory
 from runtime.batching import BATCH_TOKENS
 from runtime.embedded import embedded_model
 from runtime.embedder import MIN_MAX_LENGTH, Embedder
+from runtime.encoding import encoded
 from runtime.errors import InputError, OutOfMemoryError, TextTooLongError
 from runtime.manifest import load_manifest
 from runtime.threads import default_threads
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from .settings import Settings
 
 IGNORED = ("model", "user")  # of OpenAI's requests; there is one model here
@@ -254,7 +253,7 @@ class Service:
         return {
             "object": "list",
             "data": [
-                {"object": "embedding", "index": number, "embedding": _encoded(vector, request.encoding)}
+                {"object": "embedding", "index": number, "embedding": encoded(vector, request.encoding)}
                 for number, vector in enumerate(vectors)
             ],
             "model": self.embedder.manifest.name,
@@ -308,15 +307,6 @@ def _overflow(given: dict[str, Any]) -> str:
     if overflow not in (None, meant):
         raise _bad("invalid_truncate", f"overflow {overflow} and truncate {_shown(truncate)}: leave one out")
     return meant
-
-
-def _encoded(vector: NDArray[Any], encoding: str) -> str | list[float]:
-    if encoding == "base64":
-        import base64
-
-        return base64.b64encode(vector.astype("<f4").tobytes()).decode("ascii")
-    # Nine digits are the float32 exactly; those of its double would be twice as many.
-    return [float(f"{value:.9g}") for value in vector.tolist()]
 
 
 def _kind(value: object) -> str:
