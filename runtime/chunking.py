@@ -98,6 +98,38 @@ def encode_chunks(
     ]
 
 
+def find_spans(text: str, parts: Iterable[str], starts: Iterable[int | None] = ()) -> list[tuple[int, int]]:
+    """Where the parts that a splitter cut out of a text stand in it.
+
+    Parts come in the order of the text and may overlap. Where a part occurs several times, it is taken to be the
+    first occurrence that starts after the part before it and does not end before it.
+
+    :param text: the text that was split.
+    :param parts: pieces of it, word for word; none of them empty.
+    :param starts: for each part where it starts, as the splitter says; one that is None, missing or wrong is
+        searched for.
+    :return: a pair (start, end) for each part, for encode_chunks(spans=...).
+    :raises InputError: a part is empty, or does not stand in the text after the one before it.
+    """
+    spans: list[tuple[int, int]] = []
+    hints = iter(starts)
+    last_start, last_end = -1, 0
+    for number, part in enumerate(parts):
+        if not part:
+            raise InputError(f"parts[{number}] is empty: drop it")
+        start = next(hints, None)
+        if start is None or start <= last_start or not text.startswith(part, start):
+            start = text.find(part, max(last_start + 1, last_end - len(part)))
+        if start < 0:
+            raise InputError(
+                f"parts[{number}] {part[:40]!r} does not stand in the text as it is: use a splitter that copies parts "
+                "word for word, in order"
+            )
+        last_start, last_end = start, start + len(part)
+        spans.append((last_start, last_end))
+    return spans
+
+
 def windows(count: int, max_length: int) -> list[tuple[int, int, int]]:
     """Windows over the tokens of a text of any length.
 

@@ -101,6 +101,11 @@ class Embedder:
         """What the model folder says about itself."""
         return self._manifest
 
+    @property
+    def tokenizer(self) -> WordPiece:
+        """What makes ids of texts: `tokenizer.encode(text)`."""
+        return self._tokenizer
+
     @overload
     def encode(
         self,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime import Embedder, InputError
-from runtime.chunking import windows
+from runtime.chunking import find_spans, windows
 
 TEXT = "hello world, a b c d e f g"  # 10 tokens and two special ones
 
@@ -87,6 +87,42 @@ def test_sizes_that_cannot_be_are_named(tiny: Embedder, options: dict[str, int])
 def test_a_text_without_tokens_has_no_chunks(tiny: Embedder, text: str) -> None:
     assert tiny.encode_chunks(text) == []
     assert tiny.encode_chunks(text, spans=[]) == []
+
+
+def test_parts_are_found_in_order_even_where_they_repeat() -> None:
+    assert find_spans("ab ab ab", ["ab", "ab", "ab"]) == [(0, 2), (3, 5), (6, 8)]
+    assert find_spans("one two three", ["one two", "two three"]) == [(0, 7), (4, 13)]  # they may overlap
+    assert find_spans("a b a b c", ["a b", "b c"]) == [(0, 3), (6, 9)]
+    assert find_spans("one two", ["one two", "two"]) == [(0, 7), (4, 7)]
+    assert find_spans("a", []) == []
+
+
+def test_a_splitters_own_starts_are_believed_where_they_are_right() -> None:
+    assert find_spans("ab ab ab", ["ab", "ab"], [0, 6]) == [(0, 2), (6, 8)]
+    assert find_spans("ab ab ab", ["ab", "ab", "ab"], [0, -1, None]) == [(0, 2), (3, 5), (6, 8)]
+    assert find_spans("ab ab ab", ["ab", "ab"], [4, 0]) == [(0, 2), (3, 5)]
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (["hello", ""], r"parts\[1\] is empty"),
+        (["hello", "World"], r"parts\[1\] 'World' does not stand"),
+        (["world", "hello"], r"parts\[1\] 'hello' does not stand"),
+    ],
+)
+def test_parts_that_are_not_in_the_text_are_named(parts: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        find_spans("hello world", parts)
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=30), st.text("ab ", min_size=150, max_size=150))
+def test_consecutive_parts_are_found_where_they_were_cut(lengths: list[int], text: str) -> None:
+    ends = [sum(lengths[: number + 1]) for number in range(len(lengths))]
+    spans = [(end - length, end) for end, length in zip(ends, lengths, strict=True)]
+    assert find_spans(text, [text[start:end] for start, end in spans], [start for start, _ in spans]) == spans
+    found = find_spans(text, [text[start:end] for start, end in spans])  # may be earlier, never wrong
+    assert [text[start:end] for start, end in found] == [text[start:end] for start, end in spans]
 
 
 @given(st.integers(2, 3000), st.integers(3, 700))
