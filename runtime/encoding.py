@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 DIGITS = 9  # significant decimal digits that are a float32 exactly
-POWERS = np.array([float(f"1e{exponent}") for exponent in range(23)])  # powers of ten that a double holds exactly
+POWERS = np.array(
+    [float(f"1e{exponent}") for exponent in range(23)]
+)  # powers of ten that a double holds exactly
 EMBEDDING_TYPES = ("float", "base64", "binary", "ubinary")
 
 
@@ -43,7 +45,9 @@ def numbers(vector: NDArray[np.float32]) -> list[float]:
     values = vector.astype(np.float64)
     with np.errstate(divide="ignore"):  # log of 0
         places = DIGITS - 1 - np.floor(np.log10(np.abs(values)))
-    exact = (places >= 0) & (places < len(POWERS))  # elsewhere, far from what a vector holds, the double's own digits
+    exact = (places >= 0) & (
+        places < len(POWERS)
+    )  # elsewhere, far from what a vector holds, the double's own digits
     powers = POWERS[np.where(exact, places, 0).astype(np.intp)]
     rounded: list[float] = np.where(exact, np.rint(values * powers) / powers, values).tolist()
     return rounded

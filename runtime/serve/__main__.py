@@ -1,0 +1,264 @@
+"""`python -m runtime.serve`: embeddings over HTTP."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+from runtime.errors import InputError, JinaBertError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .settings import Settings
+
+INSTALL = 'pip install "jinabert-runtime[serve]"'
+EXTRA = ("msgspec", "prometheus_client", "starlette", "uvicorn")
+KEEP_ALIVE_SECONDS = (
+    65  # longer than the 60 that proxies keep a connection, which so never meet one just closed
+)
+
+EXAMPLES = """\
+examples:
+  python -m runtime.serve
+  curl -s http://127.0.0.1:8080/v1/embeddings -H 'Content-Type: application/json' \\
+      -d '{"input": ["one text", "another"]}'
+  JINABERT_API_KEY=... python -m runtime.serve --host 0.0.0.0 --port 80 --model jina-small
+  python -m runtime.serve --port 0            # a free port, which the first line on standard error names
+
+paths: POST /v1/embeddings (OpenAI, Jina), POST /embed, POST /tokenize, GET /info (text-embeddings-inference),
+GET /health, GET /metrics (Prometheus), GET /openapi.json, GET / (a page to try it).
+Nothing of a request is logged. SIGTERM: no new connections, those that are being answered are answered, exit 0.
+environment: JINABERT_API_KEY, a key that every request but /, /health and /openapi.json has to bring as
+Authorization: Bearer KEY.
+exit status: 0 ended by SIGTERM, 1 the address is taken or the machine failed, 2 an argument or the model is
+wrong, 130 Ctrl-C.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's options."""
+    options = argparse.ArgumentParser(
+        prog="python -m runtime.serve",
+        description="Serve embeddings over HTTP, as OpenAI's, Jina's and text-embeddings-inference's APIs do.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = options.add_argument
+    add("--host", metavar="ADDRESS", default="127.0.0.1", help="where to listen (default: %(default)s)")
+    add("--port", metavar="N", type=int, default=8080, help="0 for any that is free (default: %(default)s)")
+    add("--model", metavar="DIR", help="model folder made by python -m export (default: the embedded model)")
+    add("--verify", action="store_true", help="compare the SHA-256 of the model's files before using it")
+    add(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="threads to compute with (default: the processors this process may use)",
+    )
+    add(
+        "--api-key-file",
+        metavar="FILE",
+        help="keys that requests may bring, one a line, besides JINABERT_API_KEY",
+    )
+    limits = options.add_argument_group("limits")
+    add = limits.add_argument
+    add("--max-length", type=int, metavar="N", help="most tokens of a text (default: the model's)")
+    add("--max-texts", type=int, metavar="N", default=2048, help="of a request (default: %(default)s)")
+    add(
+        "--max-request-tokens",
+        type=int,
+        metavar="N",
+        default=131_072,
+        help="of a request's texts together (default: %(default)s)",
+    )
+    add(
+        "--max-body-bytes",
+        type=int,
+        metavar="N",
+        default=4 << 20,
+        help="of a request's body (default: %(default)s)",
+    )
+    add(
+        "--max-queue-tokens",
+        type=int,
+        metavar="N",
+        default=262_144,
+        help="that wait or are computed, for short and for long texts each; more are answered with 429"
+        " (default: %(default)s)",
+    )
+    add(
+        "--max-requests",
+        type=int,
+        metavar="N",
+        default=1024,
+        help="being answered at once; more are answered with 429 (default: %(default)s)",
+    )
+    add(
+        "--memory-mb",
+        type=int,
+        metavar="N",
+        help="memory that may be used; texts that would not fit are answered with 413; 0 for no limit"
+        " (default: what the control group allows)",
+    )
+    add(
+        "--drain-seconds",
+        type=int,
+        metavar="N",
+        default=30,
+        help="how long SIGTERM waits for requests that are being answered (default: %(default)s)",
+    )
+    options.add_argument(
+        "--log-requests",
+        action="store_true",
+        help="a line on standard error for each request: method, path, status, time; nothing of its content",
+    )
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    :param arguments: without the program's name; None for sys.argv.
+    :return: exit status.
+    """
+    options = parser().parse_args(arguments)
+    missing = _missing()
+    if missing:
+        return _fail(f"{missing} is not installed: {INSTALL}", 2)
+    try:
+        return _serve(options, _settings(options))
+    except JinaBertError as error:
+        return _fail(error, 2)
+    except OSError as error:
+        return _fail(
+            f"{options.host}:{options.port}: cannot listen there ({error.strerror or error}): "
+            "choose another --host or --port",
+            1,
+        )
+    except MemoryError as error:
+        return _fail(str(error) or "not enough memory", 1)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _missing() -> str | None:
+    from importlib.util import find_spec
+
+    return next((name for name in EXTRA if find_spec(name) is None), None)
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    from runtime import memory
+
+    from .settings import KEY_VARIABLE, Settings, read_keys
+
+    for name, least in (
+        ("threads", 1),
+        ("max_length", 3),
+        ("max_texts", 1),
+        ("max_request_tokens", 3),
+        ("max_body_bytes", 2),
+        ("max_queue_tokens", 3),
+        ("max_requests", 1),
+        ("memory_mb", 0),
+        ("drain_seconds", 0),
+        ("port", 0),
+    ):
+        value = getattr(options, name)
+        if value is not None and not least <= value < 1 << 31:
+            raise InputError(f"--{name.replace('_', '-')} {value}: a number from {least} wanted")
+    if options.port > 65_535:
+        raise InputError(f"--port {options.port}: a number from 0 to 65535 wanted")
+    if options.max_queue_tokens < options.max_request_tokens:
+        raise InputError(
+            f"--max-queue-tokens {options.max_queue_tokens}: less than --max-request-tokens "
+            f"({options.max_request_tokens}), so such a request could never be answered; raise the one or "
+            "lower the other"
+        )
+    limit = memory.limit() if options.memory_mb is None else options.memory_mb * memory.MEGABYTE or None
+    return Settings(
+        model=options.model,
+        threads=options.threads,
+        verify=options.verify,
+        max_length=options.max_length,
+        max_texts=options.max_texts,
+        max_request_tokens=options.max_request_tokens,
+        max_body_bytes=options.max_body_bytes,
+        max_queue_tokens=options.max_queue_tokens,
+        max_requests=options.max_requests,
+        memory=limit,
+        keys=read_keys(os.environ.get(KEY_VARIABLE), options.api_key_file),
+        log_requests=options.log_requests,
+    )
+
+
+def _serve(options: argparse.Namespace, settings: Settings) -> int:
+    with _bind(options.host, options.port) as listener:  # first: whether the address is free is known at once
+        import uvicorn
+
+        from .application import create
+        from .engine import Engine
+        from .metrics import Metrics
+
+        metrics = Metrics()
+        engine = Engine(settings, metrics)
+        config = uvicorn.Config(
+            create(engine, metrics),
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            ws="none",
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=options.drain_seconds,
+        )
+        # uvicorn drains on SIGTERM, then raises it again for whoever handled it before. Nobody does: exit status 0.
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        server = uvicorn.Server(config)
+        sys.stderr.write(f"serving {engine.manifest.name} on {_address(listener)}\n")
+        if not settings.keys and not _is_loopback(listener):
+            sys.stderr.write(
+                "anyone who reaches this address can use it: set JINABERT_API_KEY to ask for a key\n"
+            )
+        sys.stderr.flush()
+        server.run(sockets=[listener])
+        return 0
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """A socket that is bound and does not listen yet: nobody can connect before the model is loaded."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _is_loopback(listener: socket.socket) -> bool:
+    import ipaddress
+
+    return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
+
+
+def _fail(message: object, status: int) -> int:
+    sys.stderr.write(f"python -m runtime.serve: {message}\n")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,261 @@
+"""The loaded model behind the routes: texts to token ids, limits, and two lanes that compute.
+
+A text that would fill a batch alone (SHORT_TOKENS) goes to the second lane, with a session, a thread and a queue of its
+own. A long document so holds up neither a short text's computation nor its place in the queue; and since the second
+lane's threads have a lower priority, it gets the processors that short texts leave, which is all of them when there
+are none.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from runtime import batching, memory
+from runtime.embedded import embedded_model
+from runtime.embedder import MIN_MAX_LENGTH, Embedder
+from runtime.errors import InputError, OutOfMemoryError
+from runtime.session import Session
+from runtime.threads import default_threads
+
+from .failures import ServiceError
+from .lane import Lane
+from .late import late_chunks
+from .work import Texts, Whole, Work
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .metrics import Metrics
+    from .schemas import Inputs
+    from .settings import Settings
+
+SHORT_TOKENS = 512  # batching.cost of it is BATCH_TOKENS: longer texts never share a batch
+LONG_NICE = 10  # by how much the second lane yields
+QUEUE_TOKEN_BYTES = 64  # of a token that waits: its characters in the body, its id, its share of the vector
+
+
+class Prepared(NamedTuple):
+    """Texts as they will be run."""
+
+    texts: list[list[int]]
+    truncated: int  # how many were cut
+
+    @property
+    def tokens(self) -> int:
+        """All of them, [CLS] and [SEP] included."""
+        return sum(map(len, self.texts))
+
+
+class Engine:
+    """Model, tokenizer and lanes."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        """Load the model and start the threads.
+
+        :param settings: see there.
+        :param metrics: told of batches and cut texts.
+        :raises JinaBertError: the model cannot be loaded, or no text fits into memory.
+        """
+        folder = embedded_model() if settings.model is None else settings.model
+        threads = default_threads() if settings.threads is None else settings.threads
+        embedder = Embedder(folder, threads=threads, verify=settings.verify)
+        self.settings = settings
+        self.manifest = manifest = embedder.manifest
+        self.tokenizer = tokenizer = embedder.tokenizer
+        self.dimension = embedder.dimension
+        self.threads = embedder.threads
+        self.max_length = settings.max_length or embedder.max_tokens
+        if self.max_length < MIN_MAX_LENGTH:
+            raise InputError(f"--max-length {self.max_length}: at least {MIN_MAX_LENGTH} wanted")
+        self.short_tokens = min(SHORT_TOKENS, manifest.alone_tokens or SHORT_TOKENS)
+        self.batch_tokens = batching.SIDE_BY_SIDE_TOKENS if self.threads > 1 else batching.BATCH_TOKENS
+        self._metrics = metrics
+
+        def lane(name: str, opened: Session | None, runners: int, nice: int) -> Lane:
+            return Lane(
+                name,
+                lambda: opened or Session(os.fspath(folder), manifest, threads),
+                metrics,
+                runners=runners,
+                max_tokens=settings.max_queue_tokens,
+                batch_tokens=self.batch_tokens,
+                alone_tokens=manifest.alone_tokens,
+                pad_id=tokenizer.pad_id,
+                nice=nice,
+            )
+
+        self.short = lane("short", embedder._session, self.threads, 0)
+        self.long = lane("long", None, 1, LONG_NICE)
+        self.longest = self._longest()
+
+    def _longest(self) -> int:
+        """Tokens of the longest text that fits into memory beside a batch of short ones on each thread."""
+        limit = self.settings.memory
+        if limit is None:
+            return self.max_length
+        free = (
+            limit
+            - memory.resident()
+            - memory.SPARE_BYTES
+            - self.settings.max_queue_tokens * QUEUE_TOKEN_BYTES
+        )
+        free -= self.threads * memory.run_bytes(self.short_tokens, self.manifest)
+        longest = memory.longest_text(free, self.max_length, self.manifest)
+        if longest < MIN_MAX_LENGTH:
+            raise OutOfMemoryError(
+                f"{limit >> 20} MB of memory are too little: lower --threads ({self.threads}) or "
+                f"--max-queue-tokens ({self.settings.max_queue_tokens:,}), or give more"
+            )
+        return longest
+
+    @property
+    def alive(self) -> bool:
+        """Whether both lanes take work."""
+        return self.short.alive and self.long.alive
+
+    def prepare(self, inputs: Inputs, name: str, *, truncate: bool, left: bool = False) -> Prepared:
+        """Token ids of a request's texts.
+
+        :param inputs: each a str, or ids of this model's vocabulary; [CLS] and [SEP] are added where they lack.
+        :param name: of the field, for messages.
+        :param truncate: cut texts of more than max_length tokens instead of refusing them.
+        :param left: cut their beginning, not their end.
+        :raises ServiceError: 413 for too many tokens, 422 for an id that is none.
+        """
+        texts, truncated, total = [], 0, 0
+        for number, given in enumerate(inputs):
+            ids = (
+                self.tokenizer.encode(given)
+                if isinstance(given, str)
+                else self._complete(given, name, number)
+            )
+            if len(ids) > self.max_length:
+                if not truncate:
+                    raise ServiceError(
+                        413,
+                        "text_too_long",
+                        f"{name}[{number}] has {len(ids):,} tokens, more than {self.max_length:,}: shorten it, or pass "
+                        "truncate true to have it cut",
+                        param=name,
+                    )
+                truncated += 1
+                kept = self.max_length - 2
+                own = ids[-1 - kept : -1] if left else ids[1 : 1 + kept]
+                ids = [ids[0], *own, ids[-1]]
+            if len(ids) > self.longest:
+                raise ServiceError(
+                    413,
+                    "out_of_memory",
+                    f"{name}[{number}] has {len(ids):,} tokens; the service has memory for {self.longest:,}: "
+                    "shorten it",
+                    param=name,
+                )
+            total += len(ids)
+            self.check_total(total, name)
+            texts.append(ids)
+        if truncated:
+            self._metrics.truncated.inc(truncated)
+        return Prepared(texts, truncated)
+
+    def prepare_parts(self, inputs: Inputs, name: str) -> Prepared:
+        """Token ids of texts that are read as one, of whatever length.
+
+        :param inputs: as in prepare.
+        :param name: of the field, for messages.
+        :raises ServiceError: 413 for too many tokens, 422 for an id that is none or a text without a token.
+        """
+        texts, total = [], 0
+        for number, given in enumerate(inputs):
+            ids = (
+                self.tokenizer.encode(given)
+                if isinstance(given, str)
+                else self._complete(given, name, number)
+            )
+            if len(ids) == 2:
+                raise ServiceError(
+                    422,
+                    "invalid_input",
+                    f"{name}[{number}] has no token, so it cannot be a chunk: leave it out",
+                    param=name,
+                )
+            total += len(ids)
+            self.check_total(total, name)
+            texts.append(ids)
+        return Prepared(texts, 0)
+
+    def check_total(self, total: int, name: str) -> None:
+        """:raises ServiceError: 413, a request of so many tokens is too large."""
+        if total > self.settings.max_request_tokens:
+            raise ServiceError(
+                413,
+                "too_many_tokens",
+                f"the texts have more than {self.settings.max_request_tokens:,} tokens together: split the request",
+                param=name,
+            )
+
+    def start(self, prepared: Prepared, normalize: bool, done: Callable[[], None]) -> Work:
+        """Put texts into the lanes.
+
+        :param prepared: at least one text.
+        :param normalize: give vectors of length 1.
+        :param done: called once, by a lane's thread, when the work has all its vectors or an error.
+        :return: the work.
+        :raises ServiceError: 429.
+        """
+        work = Texts(prepared.texts, self.dimension, normalize)
+        work.done = done
+        short = [number for number, length in enumerate(work.lengths) if length <= self.short_tokens]
+        long = [number for number, length in enumerate(work.lengths) if length > self.short_tokens]
+        self._add(work, short, long)
+        return work
+
+    def start_chunks(self, prepared: Prepared, normalize: bool, done: Callable[[], None]) -> Work:
+        """As start, for texts that are read as one."""
+        window = min(self.max_length, self.longest)
+        tokens, compute = late_chunks(prepared.texts, window, normalize)
+        work = Whole(tokens, len(prepared.texts), self.dimension, compute)
+        work.done = done
+        short = tokens <= self.short_tokens
+        self._add(work, [0] if short else [], [] if short else [0])
+        return work
+
+    def _add(self, work: Work, short: Sequence[int], long: Sequence[int]) -> None:
+        if long:
+            self.long.add(work, list(long))
+        try:
+            if short:
+                self.short.add(work, list(short))
+        except ServiceError:
+            self.cancel(work)
+            raise
+
+    def cancel(self, work: Work) -> None:
+        """Forget what has not been started of a request."""
+        work.cancel()
+        self.short.drop(work)
+        self.long.drop(work)
+
+    def close(self, seconds: float = 5.0) -> None:
+        """End the threads.
+
+        :param seconds: to wait for what they compute.
+        """
+        self.short.close(seconds)
+        self.long.close(seconds)
+
+    def _complete(self, given: list[int], name: str, number: int) -> list[int]:
+        """Token ids with [CLS] and [SEP], which what /tokenize gives has or lacks."""
+        count = len(self.tokenizer)
+        for token in given:
+            if not 0 <= token < count:
+                raise ServiceError(
+                    422,
+                    "invalid_token",
+                    f"{name}[{number}] has the token {token}: ids of this model's vocabulary wanted (0 to "
+                    f"{count - 1:,}), as /tokenize gives them; or send the text",
+                    param=name,
+                )
+        start = [] if given[:1] == [self.tokenizer.cls_id] else [self.tokenizer.cls_id]
+        end = [] if given[-1:] == [self.tokenizer.sep_id] else [self.tokenizer.sep_id]
+        return [*start, *given, *end]

@@ -1,0 +1,125 @@
+"""What every request passes before a route sees it: API key, most requests at once, errors as JSON, counts, log."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse, Response
+
+from .failures import ServiceError
+from .settings import accepts
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from .metrics import Metrics
+    from .settings import Settings
+
+OPEN_PATHS = frozenset({"/", "/health", "/openapi.json"})  # need no key: they tell nothing about use
+TEI_PATHS = frozenset({"/embed", "/tokenize", "/info", "/health"})
+PATHS = OPEN_PATHS | TEI_PATHS | {"/v1/embeddings", "/metrics"}
+DRAIN_BYTES = (
+    64 << 20
+)  # read and thrown away of a body that is not wanted, so that the client gets its answer
+
+
+def failed(failure: ServiceError, path: str) -> JSONResponse:
+    """An error in the form that clients of this path know."""
+    status, document = failure.tei() if path in TEI_PATHS else failure.openai()
+    return JSONResponse(document, status, failure.headers())
+
+
+class Front:
+    """An ASGI application around another."""
+
+    def __init__(self, app: Callable[..., Awaitable[None]], settings: Settings, metrics: Metrics) -> None:
+        self.app = app
+        self._settings = settings
+        self._metrics = metrics
+        self._active = 0
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        path = scope["path"]
+        start = time.perf_counter()
+        status = 0  # of the answer; stays 0 when the client left before it
+
+        async def sending(message: dict[str, Any]) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Content-Type-Options"] = "nosniff"
+            await send(message)
+
+        self._active += 1
+        self._metrics.active.set(self._active)
+        try:
+            refusal = self._refusal(scope, path)
+            if refusal is not None:
+                await drain(receive)
+                await refusal(scope, receive, sending)
+                return
+            try:
+                await self.app(scope, receive, sending)
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                report(error)
+                if status == 0:
+                    failure = ServiceError(500, "internal_error", "the service failed; its log says how")
+                    await failed(failure, path)(scope, receive, sending)
+        finally:
+            self._active -= 1
+            self._metrics.active.set(self._active)
+            self._count(scope["method"], path, status, time.perf_counter() - start)
+
+    def _refusal(self, scope: dict[str, Any], path: str) -> Response | None:
+        if path not in OPEN_PATHS and self._settings.keys:
+            authorization = Headers(scope=scope).get("authorization")
+            if not accepts(self._settings.keys, authorization):
+                message = "no API key given" if authorization is None else "this API key is not known"
+                failure = ServiceError(
+                    401, "invalid_api_key", f"{message}: send one in the header Authorization: Bearer KEY"
+                )
+                return failed(failure, path)
+        if scope["method"] == "POST" and self._active > self._settings.max_requests:
+            message = f"{self._settings.max_requests:,} requests are being answered: try again in a second"
+            return failed(ServiceError(429, "overloaded", message, retry_after=1), path)
+        return None
+
+    def _count(self, method: str, path: str, status: int, seconds: float) -> None:
+        shown = path if path in PATHS else "other"
+        self._metrics.requests.labels(shown, str(status or 499)).inc()
+        self._metrics.seconds.labels(shown).observe(seconds)
+        if status == 0:
+            self._metrics.cancelled.inc()
+        if status == 429:
+            self._metrics.refused.inc()
+        if self._settings.log_requests:
+            shown_method = method if method.isascii() and method.isalpha() else "?"
+            sys.stderr.write(f"{shown_method} {shown} {status or 499} {seconds * 1000:.1f} ms\n")
+
+
+async def drain(receive: Any) -> None:
+    """Read the rest of a body. Were it left unread, the connection would be reset and many clients see no answer."""
+    read = 0
+    while read < DRAIN_BYTES:
+        message = await receive()
+        read += len(message.get("body", b""))
+        if message["type"] != "http.request" or not message.get("more_body", False):
+            return
+
+
+def report(error: BaseException) -> None:
+    """A line on standard error: what kind of error and where, without its words, which might be a text's."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {frames[-1].name}, line {frames[-1].lineno}" if frames else ""
+    sys.stderr.write(f"internal error: {type(error).__name__}{where}\n")

@@ -1,0 +1,280 @@
+"""A lane: work that waits, and threads that compute it in batches made of all requests that wait together.
+
+Requests take turns batch by batch, so that a query waits for a batch of each request before it, not for all their
+texts. A batch is what batching.plan makes of the texts in reach of that turn: vectors do not depend on it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from runtime import batching, pooling
+from runtime.embedder import SHRINK_BATCHES
+from runtime.errors import OutOfMemoryError, OutputError
+
+from .failures import ServiceError
+from .work import Texts, Whole, Work
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from runtime.session import Session
+
+    from .metrics import Metrics
+
+REACH_REQUESTS = 64  # that one batch may be made of
+REACH_TEXTS = 128  # of the request whose turn it is
+REACH_OTHERS = 8  # of each other request
+FIRST_RATE = 4000.0  # tokens a second, until the first batch has been timed
+RATE_MEMORY = 0.9  # of the moving mean
+MOST_WAIT = 60  # seconds of Retry-After
+
+
+class Waiting(NamedTuple):
+    """A request's texts in this lane that no batch has taken yet."""
+
+    work: Work
+    numbers: list[int]  # of its parts, shortest first
+
+
+class Batch(NamedTuple):
+    """What one run computes: the longest text first."""
+
+    parts: list[tuple[Work, int]]
+    only: bool  # nothing else waits or runs: it may have all threads
+
+
+class Lane:
+    """A queue bounded in tokens, and its threads."""
+
+    def __init__(
+        self,
+        name: str,
+        open_session: Callable[[], Session],
+        metrics: Metrics,
+        *,
+        runners: int,
+        max_tokens: int,
+        batch_tokens: int,
+        alone_tokens: int | None,
+        pad_id: int,
+        nice: int = 0,
+    ) -> None:
+        """Start the threads.
+
+        :param name: for metrics and threads.
+        :param open_session: called once, by the first thread, whose priority the session's own threads inherit.
+        :param metrics: where texts and batches are counted.
+        :param runners: threads. Several compute a batch each, with one thread; a single one lets the session use its.
+        :param max_tokens: that may wait or run.
+        :param batch_tokens: budget of a batch, see batching.py.
+        :param alone_tokens: texts with more tokens share no batch; None for no such limit.
+        :param pad_id: of [PAD].
+        :param nice: by how much its threads yield to others; needs Linux.
+        :raises JinaBertError: the session cannot be opened.
+        """
+        self.name = name
+        self.tokens = 0
+        self.max_tokens = max_tokens
+        self._batch_tokens = batch_tokens
+        self._alone_tokens = alone_tokens
+        self._pad_id = pad_id
+        self._nice = nice
+        self._metrics = metrics
+        self._ready = threading.Condition()
+        self._waiting: deque[Waiting] = deque()
+        self._busy = 0
+        self._since_shrink = 0
+        self._closing = False
+        self._rate = FIRST_RATE
+        self._several = runners > 1
+        self._opened: Session | BaseException | None = None
+        metrics.watch(self)
+        self._threads = [self._start(number, open_session) for number in range(runners)]
+
+    def _start(self, number: int, open_session: Callable[[], Session]) -> threading.Thread:
+        opened = threading.Event()
+
+        def body() -> None:
+            _yield_to_others(self._nice)
+            if number == 0:
+                try:
+                    self._opened = session = open_session()
+                    if self._several:
+                        session.prepare_side_by_side()
+                except BaseException as error:
+                    self._opened = error
+                finally:
+                    opened.set()
+            if not isinstance(self._opened, BaseException):
+                self._loop()
+
+        thread = threading.Thread(target=body, name=f"jinabert-{self.name}-{number}", daemon=True)
+        thread.start()
+        if number == 0:
+            opened.wait()
+            if isinstance(self._opened, BaseException):
+                raise self._opened
+        return thread
+
+    @property
+    def alive(self) -> bool:
+        """Whether its threads run and take work."""
+        return not self._closing and all(thread.is_alive() for thread in self._threads)
+
+    def check_room(self, tokens: int) -> None:
+        """:raises ServiceError: 429, so many tokens more do not fit now."""
+        with self._ready:
+            if self.tokens + tokens <= self.max_tokens:
+                return
+            over = self.tokens + tokens - self.max_tokens
+            wait = min(MOST_WAIT, max(1, round(over / self._rate + 0.5)))
+        raise ServiceError(429, "overloaded", f"the queue is full: try again in {wait} s", retry_after=wait)
+
+    def add(self, work: Work, numbers: list[int]) -> None:
+        """Have parts of a request computed.
+
+        :param work: whose.
+        :param numbers: of its parts.
+        :raises ServiceError: 429, they do not fit now.
+        """
+        tokens = sum(work.lengths[number] for number in numbers)
+        with self._ready:
+            self.check_room(tokens)
+            self.tokens += tokens
+            self._waiting.append(Waiting(work, sorted(numbers, key=work.lengths.__getitem__)))
+            self._ready.notify(min(len(self._threads), len(numbers)))
+
+    def drop(self, work: Work) -> None:
+        """Forget the parts of a request that wait; those being computed are finished for nobody."""
+        with self._ready:
+            for waiting in [waiting for waiting in self._waiting if waiting.work is work]:
+                self._waiting.remove(waiting)
+                self.tokens -= sum(work.lengths[number] for number in waiting.numbers)
+
+    def close(self, seconds: float) -> None:
+        """End the threads after the batches they compute.
+
+        :param seconds: to wait for that.
+        """
+        with self._ready:
+            self._closing = True
+            self._ready.notify_all()
+        end = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
+
+    def _loop(self) -> None:
+        while True:
+            with self._ready:
+                while not self._waiting and not self._closing:
+                    self._ready.wait()
+                if self._closing:
+                    return
+                batch = self._take()
+                self._busy += 1
+            tokens = sum(work.lengths[number] for work, number in batch.parts)
+            start = time.perf_counter()
+            try:
+                self._run(batch)
+            except BaseException as error:
+                for work, _ in batch.parts:
+                    work.fail(error)
+            seconds = time.perf_counter() - start
+            self._metrics.batch.labels(self.name).observe(len(batch.parts))
+            self._metrics.texts.labels(self.name).inc(len(batch.parts))
+            self._metrics.tokens.labels(self.name).inc(tokens)
+            with self._ready:
+                self._busy -= 1
+                self.tokens -= tokens
+                rate = tokens * len(self._threads) / max(seconds, 1e-6)
+                self._rate = RATE_MEMORY * self._rate + (1 - RATE_MEMORY) * rate
+
+    def _take(self) -> Batch:
+        """The batch of the request whose turn it is, filled up with what others wait for."""
+        first = self._waiting[0]
+        if isinstance(first.work, Whole):
+            taken = [(first, first.numbers[0])]
+        else:
+            pool = [(first, number) for number in first.numbers[-REACH_TEXTS:]]
+            for position in range(1, min(len(self._waiting), REACH_REQUESTS)):
+                other = self._waiting[position]
+                if isinstance(other.work, Texts):
+                    pool += [(other, number) for number in other.numbers[-REACH_OTHERS:]]
+            seed = len(first.numbers[-REACH_TEXTS:]) - 1  # its longest text
+            lengths = [waiting.work.lengths[number] for waiting, number in pool]
+            plan = batching.plan(lengths, batch_tokens=self._batch_tokens, alone_tokens=self._alone_tokens)
+            taken = [pool[index] for index in next(batch for batch in plan if seed in batch)]
+        self._waiting.popleft()
+        for waiting in {id(waiting): waiting for waiting, _ in taken}.values():
+            gone = {number for other, number in taken if other is waiting}
+            waiting.numbers[:] = [number for number in waiting.numbers if number not in gone]
+            if waiting is not first and not waiting.numbers:
+                self._waiting.remove(waiting)
+        if first.numbers:
+            self._waiting.append(first)
+        return Batch(
+            [(waiting.work, number) for waiting, number in taken], not self._waiting and not self._busy
+        )
+
+    def _run(self, batch: Batch) -> None:
+        assert not isinstance(self._opened, BaseException)
+        session = self._opened
+        assert session is not None
+        wanted = [(work, number) for work, number in batch.parts if not work.over]
+        for work, _ in wanted:
+            if isinstance(work, Whole):  # is alone in its batch
+                work.hand_in(work.compute(session))
+        parts = [(work, number) for work, number in wanted if isinstance(work, Texts)]
+        if not parts:
+            return
+        try:
+            means = self._means(session, parts, side_by_side=self._several and not batch.only)
+        except OutOfMemoryError:
+            if len(parts) == 1:
+                raise
+            for part in parts:  # what does not fit alone fails alone
+                self._run(Batch([part], only=False))
+            return
+        results = {normalize: pooling.finish(means, normalize) for normalize in (True, False)}
+        for row, (work, number) in enumerate(parts):
+            vector = results[work.normalize][row]
+            if np.isfinite(vector).all():
+                work.hand_in(number, vector)
+            else:  # its request fails, not its neighbours
+                work.fail(OutputError("the model gave NaN or infinity"))
+
+    def _means(
+        self, session: Session, parts: list[tuple[Texts, int]], side_by_side: bool
+    ) -> NDArray[np.float64]:
+        texts = [work.texts[number] for work, number in parts]
+        lengths = np.array([len(text) for text in texts], np.int64)
+        ids, mask = batching.pad(np.concatenate(texts), np.cumsum(lengths) - lengths, lengths, self._pad_id)
+        hidden = session.run(ids, mask, shrink=self._shrinks(), side_by_side=side_by_side)
+        return pooling.means(hidden, lengths)
+
+    def _shrinks(self) -> bool:
+        """Whether to give memory back after this run: it is the last one of many for now."""
+        with self._ready:
+            self._since_shrink += 1
+            if self._since_shrink < SHRINK_BATCHES or self._waiting or self._busy > 1:
+                return False
+            self._since_shrink = 0
+            return True
+
+
+def _yield_to_others(nice: int) -> None:
+    """Lower the priority of this thread, and of those it will start."""
+    if nice:
+        with contextlib.suppress(OSError, AttributeError):  # not Linux
+            thread = threading.get_native_id()
+            os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + nice)

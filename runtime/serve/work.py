@@ -1,0 +1,104 @@
+"""What one request wants computed: the texts that wait, the vectors that are done, whom to tell.
+
+Threads of the lanes hand in vectors; the one that hands in the last calls `done`.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from runtime.session import Session
+
+
+class Work:
+    """n vectors [n, D] float32 to be made, from parts that are computed one by one."""
+
+    def __init__(self, lengths: list[int], vectors: int, dimension: int) -> None:
+        """
+        :param lengths: tokens of each part.
+        :param vectors: n.
+        :param dimension: D.
+        """
+        self.lengths = lengths
+        self.tokens = sum(lengths)
+        self.vectors = np.empty((vectors, dimension), np.float32)
+        self.done: Callable[[], None] = lambda: None  # called once, from any thread
+        self.error: BaseException | None = None
+        self.over = False  # answered, failed or given up: nothing of it is worth computing any more
+        self._lock = threading.Lock()
+        self._missing = len(lengths)
+
+    def finished(self) -> None:
+        """A part is done."""
+        with self._lock:
+            self._missing -= 1
+            if self._missing or self.over:
+                return
+            self.over = True
+        self.done()
+
+    def fail(self, error: BaseException) -> None:
+        """A part failed, and so the request does; the first error counts.
+
+        :param error: see failures.of_model.
+        """
+        if self.cancel():
+            self.error = error
+            self.done()
+
+    def cancel(self) -> bool:
+        """Nobody waits any more.
+
+        :return: whether somebody did.
+        """
+        with self._lock:
+            waited, self.over = not self.over, True
+        return waited
+
+
+class Texts(Work):
+    """A vector a text. Each text is a part, and may share a batch with those of other requests."""
+
+    def __init__(self, texts: Sequence[Sequence[int]], dimension: int, normalize: bool) -> None:
+        """
+        :param texts: ids of each text, [CLS] and [SEP] included.
+        :param dimension: D.
+        :param normalize: give vectors of length 1.
+        """
+        super().__init__([len(text) for text in texts], len(texts), dimension)
+        self.texts = [np.array(text, np.int32) for text in texts]
+        self.normalize = normalize
+
+    def hand_in(self, number: int, vector: NDArray[np.float32]) -> None:
+        """A text's vector [D]."""
+        self.vectors[number] = vector
+        self.finished()
+
+
+class Whole(Work):
+    """Something that a function does in one go, with a lane's session for itself."""
+
+    def __init__(
+        self, tokens: int, vectors: int, dimension: int, compute: Callable[[Session], NDArray[np.float32]]
+    ) -> None:
+        """
+        :param tokens: that it runs.
+        :param vectors: n.
+        :param dimension: D.
+        :param compute: returns [n, D].
+        """
+        super().__init__([tokens], vectors, dimension)
+        self.compute = compute
+
+    def hand_in(self, vectors: NDArray[np.float32]) -> None:
+        """All vectors [n, D]."""
+        self.vectors = vectors
+        self.finished()
