@@ -11,7 +11,7 @@ from pathlib import Path
 from runtime.tokenizer import WordPiece
 from tests.paths import SHARED
 
-__all__ = ["QUERY", "english", "exactly", "mixed", "passkey", "running", "save", "stsb", "words"]
+__all__ = ["QUERY", "english", "exactly", "mixed", "running", "save", "stsb", "words"]
 
 QUERY = "What is the current weather like today in New York?"  # 13 tokens; see exactly() for 12
 
@@ -77,20 +77,6 @@ def mixed(
         result.append(" ".join(found[start : start + length - 2]))
         start += length
     return result
-
-
-def passkey(tokens: int) -> tuple[list[str], list[str], list[int]]:
-    """:return: Documents, queries, and for each query the number of its document."""
-    folder = SHARED / "data" / "retrieval" / f"passkey_{tokens}"
-    documents, queries = (
-        [json.loads(line) for line in (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
-        for name in ("corpus", "queries")
-    )
-    pairs = [row.split("\t") for row in (folder / "qrels.tsv").read_text(encoding="utf-8").splitlines()[1:]]
-    place = {document["_id"]: number for number, document in enumerate(documents)}
-    wanted = {query: place[document] for query, document, _ in pairs}
-    texts = [" ".join(filter(None, (document.get("title"), document["text"]))) for document in documents]
-    return texts, [query["text"] for query in queries], [wanted[query["_id"]] for query in queries]
 
 
 def save(texts: list[str], path: Path) -> str:

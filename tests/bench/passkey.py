@@ -1,20 +1,14 @@
-"""Retrieval of a pass key hidden in documents of 256 to 8,192 tokens: cut at 512 tokens, and whole.
-
-nDCG@10 with one relevant document a query is 1 / log2(1 + rank) within the first ten, else 0.
-"""
+"""Retrieval of a pass key hidden in documents of 256 to 8,192 tokens: cut at 512 tokens, and whole."""
 
 from __future__ import annotations
 
-import numpy as np
-
 from runtime import Embedder
-from tests.bench import corpora
+from tests.bench import retrieval
 from tests.bench.report import Chart, Result, Table, figure
 from tests.bench.settings import Settings
 
 __all__ = ["passkey"]
 
-LENGTHS = (256, 1024, 4096, 8192)
 TRUNCATED = 512
 
 
@@ -25,23 +19,23 @@ def passkey(settings: Settings) -> Result:
     :return: a table and a plot.
     """
     result = Result("passkey")
-    lengths = [tokens for tokens in LENGTHS if not settings.cases or str(tokens) in settings.cases]
+    lengths = [tokens for tokens in retrieval.LENGTHS if not settings.cases or str(tokens) in settings.cases]
     rows = []
     series: dict[str, list[float | None]] = {f"cut at {TRUNCATED}": [], "whole": []}
     with Embedder(settings.artifacts.model, threads=settings.threads) as embedder:
         for tokens in lengths:
-            documents, queries, wanted = corpora.passkey(tokens)
+            documents, queries, relevant = retrieval.load(retrieval.FOLDER / f"passkey_{tokens}")
             if settings.quick:
-                documents, queries, wanted = documents[:3], queries[:3], wanted[:3]
+                documents, queries, relevant = documents[:3], queries[:3], relevant[:3]
             asked = embedder.encode(queries)
             cells = [f"{tokens:,}"]
             for name, limit in zip(series, (TRUNCATED, None), strict=True):
                 vectors, stats = embedder.encode(documents, max_length=limit, return_stats=True)
                 scores = asked @ vectors.T
-                own = scores[np.arange(len(queries)), wanted]
-                ranks = 1 + (scores > own[:, None]).sum(axis=1)
-                ndcg = float(np.where(ranks <= 10, 1 / np.log2(1 + ranks), 0).mean())
-                hit = float((ranks == 1).mean())
+                ndcg = retrieval.score(scores, relevant)["ndcg_at_10"]
+                best = scores.argmax(axis=1)
+                hit = sum(int(document) in own for document, own in zip(best, relevant, strict=True))
+                hit /= len(queries)
                 series[name].append(100 * ndcg)
                 cells += [f"{100 * ndcg:.1f}", f"{100 * hit:.0f} %", figure(stats.seconds, "s")]
                 result.data[f"{tokens}, {name}"] = {
