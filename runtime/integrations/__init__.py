@@ -1,0 +1,77 @@
+"""Adapters to other libraries, one thin file each; importing one needs that library and nothing else does.
+
+What they share is here: one loaded model for all adapters that name the same folder, and the line that names a
+missing extra.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
+
+from runtime.chunking import find_spans
+from runtime.embedder import Embedder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from runtime.chunking import Chunk
+
+__all__ = ["late_chunks", "missing", "shared_embedder"]
+
+KEPT = 2  # models that stay loaded when nobody holds them: Chroma makes a function anew for each query
+
+_kept: deque[Embedder] = deque(maxlen=KEPT)
+_loaded: WeakValueDictionary[tuple[str | None, int | None], Embedder] = WeakValueDictionary()
+
+
+def shared_embedder(model: str | os.PathLike[str] | None, threads: int | None) -> Embedder:
+    """An Embedder that is loaded once a process, as long as somebody holds it or it is among the last KEPT.
+
+    :param model: model folder; None for the embedded model.
+    :param threads: as in Embedder.
+    :return: the one that the same arguments gave before, if it is still there. Do not close it.
+    :raises ModelError: the folder or a file in it is missing, damaged or of another kind.
+    :raises InputError: threads is not a positive number.
+    """
+    key = (None if model is None else os.path.realpath(model), threads)
+    embedder = _loaded.get(key)
+    if embedder is None:  # no lock: a fork could inherit it, and two threads at once only load it twice
+        embedder = _loaded.setdefault(key, Embedder(model, threads=threads))
+        _kept.append(embedder)
+    return embedder
+
+
+def late_chunks(
+    embedder: Embedder, text: str, parts: Iterable[str], starts: Iterable[int | None] = ()
+) -> list[Chunk | None]:
+    """Vectors of the parts that a splitter cut out of a text, from one pass over the whole of it.
+
+    :param embedder: the model.
+    :param text: the text that was split.
+    :param parts: pieces of it, word for word, in order.
+    :param starts: where they start, as the splitter says; see chunking.find_spans.
+    :return: a chunk for each part, None for one without a token (white space).
+    :raises InputError: a part does not stand in the text.
+    """
+    parts = list(parts)
+    spans = find_spans(text, parts, starts)
+    full = [number for number, part in enumerate(parts) if embedder.count_tokens(part) > 2]
+    chunks = embedder.encode_chunks(text, spans=[spans[number] for number in full])
+    found: list[Chunk | None] = [None] * len(parts)
+    for number, chunk in zip(full, chunks, strict=True):
+        found[number] = chunk
+    return found
+
+
+def missing(library: str, extra: str, error: ImportError) -> ImportError:
+    """What an adapter raises where its library cannot be imported.
+
+    :param library: name of the distribution.
+    :param extra: the extra of this package that installs it.
+    :param error: what the import raised.
+    :return: an error of one line with the command that helps.
+    """
+    return ImportError(f'{library} cannot be imported ({error}): pip install "jinabert-runtime[{extra}]"')

@@ -1,0 +1,219 @@
+"""Haystack: components that embed a text and documents.
+
+    pipeline.add_component("embedder", JinaBertTextEmbedder())
+    documents = JinaBertDocumentEmbedder(meta_fields_to_embed=["title"]).run(documents)["documents"]
+
+Both share one loaded model. Haystack's telemetry is off unless the environment turns it on, or Haystack is imported
+before this file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from runtime.integrations import missing, shared_embedder
+
+# Nothing else of this package sends anything either.
+os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")
+
+try:
+    from haystack import Document, component, default_from_dict, default_to_dict
+except ImportError as error:
+    raise missing("haystack-ai", "haystack", error) from None
+
+try:
+    from haystack.core.serialization import allow_deserialization_module
+except ImportError:  # an older Haystack, which loads pipelines with any module
+    pass
+else:
+    allow_deserialization_module(__name__)  # so that a pipeline with these components can be read again
+
+if TYPE_CHECKING:
+    from runtime.embedder import Embedder
+
+__all__ = ["JinaBertDocumentEmbedder", "JinaBertTextEmbedder"]
+
+
+@component
+class JinaBertTextEmbedder:
+    """Embeds a text, such as a query. The vector has length 1."""
+
+    def __init__(
+        self,
+        model: str | None = None,
+        threads: int | None = None,
+        max_length: int | None = None,
+        prefix: str = "",
+        suffix: str = "",
+    ) -> None:
+        """Nothing is loaded before warm_up or the first run.
+
+        :param model: model folder; None for the embedded model.
+        :param threads: as in Embedder.
+        :param max_length: longer texts are cut after this many tokens; None for the model's own maximum.
+        :param prefix: put before the text.
+        :param suffix: put after the text.
+        """
+        self.model, self.threads, self.max_length = model, threads, max_length
+        self.prefix, self.suffix = prefix, suffix
+        self._embedder: Embedder | None = None
+
+    def warm_up(self) -> None:
+        """Load the model, or share the one that another adapter of this process has loaded.
+
+        :raises ModelError: the folder or a file in it is missing, damaged or of another kind.
+        """
+        if self._embedder is None:
+            self._embedder = shared_embedder(self.model, self.threads)
+
+    def to_dict(self) -> dict[str, Any]:
+        """:return: the component as Haystack writes it down."""
+        written: dict[str, Any] = default_to_dict(
+            self,
+            model=self.model,
+            threads=self.threads,
+            max_length=self.max_length,
+            prefix=self.prefix,
+            suffix=self.suffix,
+        )
+        return written
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> JinaBertTextEmbedder:
+        """
+        :param data: what to_dict gave.
+        :return: the component.
+        """
+        made: JinaBertTextEmbedder = default_from_dict(cls, data)
+        return made
+
+    @component.output_types(embedding=list[float], meta=dict[str, Any])  # type: ignore[untyped-decorator]
+    def run(self, text: str) -> dict[str, Any]:
+        """
+        :param text: one text.
+        :return: "embedding", a vector of D numbers, and "meta" with the model's name and the tokens that were run.
+        :raises TypeError: text is not a str.
+        """
+        if not isinstance(text, str):
+            raise TypeError(
+                f"text is {type(text).__name__}, not str: for a list of Document use JinaBertDocumentEmbedder"
+            )
+        vectors, meta = _embed(self, [text])
+        return {"embedding": vectors[0], "meta": meta}
+
+    @component.output_types(embedding=list[float], meta=dict[str, Any])  # type: ignore[untyped-decorator]
+    async def run_async(self, text: str) -> dict[str, Any]:
+        """run in a thread: see there."""
+        return await asyncio.to_thread(self.run, text)
+
+
+@component
+class JinaBertDocumentEmbedder:
+    """Embeds documents: their content, after the fields of their meta that are asked for. Vectors have length 1."""
+
+    def __init__(
+        self,
+        model: str | None = None,
+        threads: int | None = None,
+        max_length: int | None = None,
+        prefix: str = "",
+        suffix: str = "",
+        meta_fields_to_embed: list[str] | None = None,
+        embedding_separator: str = "\n",
+        progress_bar: bool = False,
+    ) -> None:
+        """Nothing is loaded before warm_up or the first run.
+
+        :param model: model folder; None for the embedded model.
+        :param threads: as in Embedder.
+        :param max_length: longer texts are cut after this many tokens; None for the model's own maximum.
+        :param prefix: put before each text.
+        :param suffix: put after each text.
+        :param meta_fields_to_embed: fields of a document's meta that are put before its content.
+        :param embedding_separator: between these fields and the content.
+        :param progress_bar: draw a line on standard error.
+        """
+        self.model, self.threads, self.max_length = model, threads, max_length
+        self.prefix, self.suffix = prefix, suffix
+        self.meta_fields_to_embed = meta_fields_to_embed or []
+        self.embedding_separator = embedding_separator
+        self.progress_bar = progress_bar
+        self._embedder: Embedder | None = None
+
+    def warm_up(self) -> None:
+        """Load the model, or share the one that another adapter of this process has loaded.
+
+        :raises ModelError: the folder or a file in it is missing, damaged or of another kind.
+        """
+        if self._embedder is None:
+            self._embedder = shared_embedder(self.model, self.threads)
+
+    def to_dict(self) -> dict[str, Any]:
+        """:return: the component as Haystack writes it down."""
+        written: dict[str, Any] = default_to_dict(
+            self,
+            model=self.model,
+            threads=self.threads,
+            max_length=self.max_length,
+            prefix=self.prefix,
+            suffix=self.suffix,
+            meta_fields_to_embed=self.meta_fields_to_embed,
+            embedding_separator=self.embedding_separator,
+            progress_bar=self.progress_bar,
+        )
+        return written
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> JinaBertDocumentEmbedder:
+        """
+        :param data: what to_dict gave.
+        :return: the component.
+        """
+        made: JinaBertDocumentEmbedder = default_from_dict(cls, data)
+        return made
+
+    @component.output_types(documents=list[Document], meta=dict[str, Any])  # type: ignore[untyped-decorator]
+    def run(self, documents: list[Document]) -> dict[str, Any]:
+        """
+        :param documents: any number of documents; they stay as they are.
+        :return: "documents", copies with their embedding, and "meta" with the model's name and the tokens that were
+            run.
+        :raises TypeError: documents is not a list of Document.
+        """
+        if not isinstance(documents, list) or not all(isinstance(one, Document) for one in documents):
+            raise TypeError("documents is not a list of Document: for a str use JinaBertTextEmbedder")
+        vectors, meta = _embed(self, [self._text(document) for document in documents], self.progress_bar)
+        embedded = [
+            replace(document, embedding=vector) for document, vector in zip(documents, vectors, strict=True)
+        ]
+        return {"documents": embedded, "meta": meta}
+
+    @component.output_types(documents=list[Document], meta=dict[str, Any])  # type: ignore[untyped-decorator]
+    async def run_async(self, documents: list[Document]) -> dict[str, Any]:
+        """run in a thread: see there."""
+        return await asyncio.to_thread(self.run, documents)
+
+    def _text(self, document: Document) -> str:
+        fields = [document.meta.get(name) for name in self.meta_fields_to_embed]
+        return self.embedding_separator.join(
+            [*(str(field) for field in fields if field is not None), document.content or ""]
+        )
+
+
+def _embed(
+    embedding: JinaBertTextEmbedder | JinaBertDocumentEmbedder, texts: list[str], show_progress: bool = False
+) -> tuple[list[list[float]], dict[str, Any]]:
+    embedding.warm_up()
+    embedder = embedding._embedder
+    assert embedder is not None
+    vectors, stats = embedder.encode(
+        [embedding.prefix + text + embedding.suffix for text in texts],
+        max_length=embedding.max_length,
+        show_progress=show_progress,
+        return_stats=True,
+    )
+    usage = {"prompt_tokens": stats.tokens, "total_tokens": stats.tokens}
+    return vectors.tolist(), {"model": embedder.manifest.name, "usage": usage}

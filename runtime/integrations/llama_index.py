@@ -1,0 +1,149 @@
+"""LlamaIndex: a BaseEmbedding, and late chunking with any of its node parsers.
+
+    model = JinaBertEmbedding()
+    nodes = LateChunking(embed_model=model, splitter=SentenceSplitter(chunk_size=256))(documents)
+    index = VectorStoreIndex(nodes, embed_model=model)
+
+Nodes that have a vector keep it; others get theirs from the model, as always in LlamaIndex.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from runtime.integrations import late_chunks, missing, shared_embedder
+
+try:
+    from llama_index.core.bridge.pydantic import Field, PrivateAttr
+    from llama_index.core.embeddings import BaseEmbedding
+    from llama_index.core.node_parser import NodeParser
+    from llama_index.core.schema import BaseNode, MetadataMode, TransformComponent
+except ImportError as error:
+    raise missing("llama-index-core", "llama-index", error) from None
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runtime.embedder import Embedder
+
+__all__ = ["JinaBertEmbedding", "LateChunking"]
+
+
+class JinaBertEmbedding(BaseEmbedding):  # type: ignore[misc]
+    """Vectors of length 1 for LlamaIndex. It can be pickled, and loads its model again where it arrives."""
+
+    model: str | None = Field(default=None, description="Model folder; None for the embedded model.")
+    threads: int | None = Field(default=None, description="Threads; None for as many as the process may use.")
+    max_length: int | None = Field(default=None, description="Longer texts are cut after this many tokens.")
+    _embedder: Any = PrivateAttr(default=None)
+
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        threads: int | None = None,
+        max_length: int | None = None,
+        embed_batch_size: int = 256,  # texts; memory is bounded by the runtime's token budget
+        **fields: Any,
+    ) -> None:
+        """Load the model, or share the one that another adapter of this process has loaded.
+
+        :param model: model folder; None for the embedded model.
+        :param threads: as in Embedder.
+        :param max_length: longer texts are cut after this many tokens; None for the model's own maximum.
+        :param embed_batch_size: texts that LlamaIndex hands over at a time.
+        :param fields: of BaseEmbedding: callback_manager, num_workers and others.
+        :raises ModelError: the folder or a file in it is missing, damaged or of another kind.
+        :raises InputError: threads is not a positive number.
+        """
+        embedder = shared_embedder(model, threads)
+        fields = {"model_name": embedder.manifest.name} | fields
+        super().__init__(
+            model=model, threads=threads, max_length=max_length, embed_batch_size=embed_batch_size, **fields
+        )
+        self._embedder = embedder
+
+    @classmethod
+    def class_name(cls) -> str:
+        """:return: the name under which LlamaIndex writes it down."""
+        return "JinaBertEmbedding"
+
+    @property
+    def embedder(self) -> Embedder:
+        """The loaded model."""
+        embedder: Embedder = self._embedder
+        return embedder
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        state["__pydantic_private__"] = {**(state.get("__pydantic_private__") or {}), "_embedder": None}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._embedder = shared_embedder(self.model, self.threads)
+
+    def tokenize(self, text: str) -> list[int]:
+        """A SentenceSplitter's tokenizer, for chunk sizes in the model's own tokens.
+
+        :param text: one text.
+        :return: its ids, without [CLS] and [SEP].
+        """
+        return self.embedder.tokenizer.encode(text)[1:-1]
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        vectors: list[list[float]] = self.embedder.encode(texts, max_length=self.max_length).tolist()
+        return vectors
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        return self._get_text_embeddings([text])[0]
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        return self._get_text_embeddings([query])[0]
+
+    async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return await asyncio.to_thread(self._get_text_embeddings, texts)
+
+    async def _aget_text_embedding(self, text: str) -> list[float]:
+        return await asyncio.to_thread(self._get_text_embedding, text)
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return await asyncio.to_thread(self._get_query_embedding, query)
+
+
+class LateChunking(TransformComponent):  # type: ignore[misc]
+    """Documents in, nodes with vectors out: one pass over each document, a vector for each chunk of it.
+
+    It is a step of an IngestionPipeline, and does without a step that embeds. The pass reads the document's text
+    alone; what a chunk's metadata adds to an ordinary vector is not in it.
+    """
+
+    embed_model: JinaBertEmbedding = Field(description="The model.")
+    splitter: NodeParser = Field(description="Any that copies chunks word for word.")
+
+    @classmethod
+    def class_name(cls) -> str:
+        """:return: the name under which LlamaIndex writes it down."""
+        return "JinaBertLateChunking"
+
+    def __call__(self, nodes: Sequence[BaseNode], **options: Any) -> list[BaseNode]:
+        """
+        :param nodes: documents (or nodes: then each is split on its own), of any length.
+        :param options: passed to the splitter.
+        :return: its chunks with their embedding set; chunks without a token are left out.
+        :raises InputError: the splitter changed a text.
+        """
+        split: list[BaseNode] = []
+        for node in nodes:
+            parts = self.splitter.get_nodes_from_documents([node], **options)
+            texts = [part.get_content(metadata_mode=MetadataMode.NONE) for part in parts]
+            starts = [getattr(part, "start_char_idx", None) for part in parts]
+            whole = node.get_content(metadata_mode=MetadataMode.NONE)
+            for part, chunk in zip(
+                parts, late_chunks(self.embed_model.embedder, whole, texts, starts), strict=True
+            ):
+                if chunk is not None:
+                    part.embedding = chunk.vector.tolist()
+                    split.append(part)
+        return split
