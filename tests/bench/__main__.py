@@ -28,13 +28,16 @@ BENCHMARKS = {
     "cold-start": ("cold_start", "cold_start", "a process that makes one vector; its phases; its memory"),
     "long": ("long", "long", "time and peak memory from 128 to 100,000 tokens, and what comes back"),
     "passkey": ("passkey", "passkey", "retrieval from long documents: truncated at 512 tokens and whole"),
+    "quality": ("quality", "quality", "similarity of sentences and retrieval, next to peers; the targets"),
     "overhead": ("overhead", "overhead", "encode outside the session, several threads, a large corpus"),
     "memory": ("memory", "memory_sizes", "small functions: peak by length, the longest text by memory size"),
+    "serve": ("serve", "serve", "the HTTP service: beside encode; queries beside a document of 8192 tokens"),
 }
 
 EXAMPLES = """\
 examples:
   python -m tests.bench throughput --case stsb --rounds 3
+  python -m tests.bench quality --systems int8,minilm --sets stsb_test,cranfield
   python -m tests.bench all --output ~/figures
 
 Peers live in virtual environments that are made when first needed, under ~/.cache/jinabert-bench, as do the
@@ -71,8 +74,22 @@ def parser() -> argparse.ArgumentParser:
         default=SHARED / "model" / "jinabert-small-distilled",
         help="what the model was exported from (default: ../shared/model/jinabert-small-distilled)",
     )
-    options.add_argument("--peer", metavar="P", action="append", default=[], help="only this one; repeatable")
-    options.add_argument("--case", metavar="C", action="append", default=[], help="only this one; repeatable")
+    for names, what in ((("--peer", "--systems"), "peers"), (("--case", "--sets"), "cases")):
+        options.add_argument(
+            *names,
+            metavar="NAME",
+            dest=what,
+            type=lambda text: text.split(","),
+            action="extend",
+            default=[],
+            help=f"only these {what}: separated by commas, or repeated",
+        )
+    options.add_argument(
+        "--teacher",
+        metavar="DIR",
+        type=Path,
+        help="of quality: an unpacked all-mpnet-base-v2, to stand beside",
+    )
     options.add_argument("--quick", action="store_true", help="see that it runs; the figures mean nothing")
     return options
 
@@ -80,7 +97,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """
     :param argv: arguments without the program's name; None: of the process.
-    :return: the exit code: 0, or 2 if something is missing.
+    :return: the exit code: 0, 1 if a target was missed, or 2 if something is missing.
     """
     options = parser().parse_args(argv)
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -89,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from tests.bench import environments, report
     from tests.bench.artifacts import Artifacts
     from tests.bench.harness import machine
-    from tests.bench.settings import Settings
+    from tests.bench.settings import Settings, SettingsError
 
     model = options.model or MODELS / "jinabert-small-distilled"
     try:
@@ -99,6 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     folder = options.output or environments.CACHE / "results"
     names = list(BENCHMARKS) if options.name == "all" else [options.name]
+    passed = True
     with tempfile.TemporaryDirectory(prefix="jinabert-bench-") as work:
         settings = Settings(
             artifacts=artifacts,
@@ -106,8 +124,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             rounds=options.rounds,
             folder=Path(work),
             quick=options.quick,
-            only=frozenset(options.peer),
-            cases=frozenset(options.case),
+            only=frozenset(options.peers),
+            cases=frozenset(options.cases),
+            teacher=options.teacher,
         )
         about = machine(settings.threads)
         print(", ".join(f"{key}: {value}" for key, value in about.items()), end="\n\n", flush=True)
@@ -115,11 +134,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             module, function, _ = BENCHMARKS[name]
             measure: Callable[[Settings], Result] = getattr(import_module(f"tests.bench.{module}"), function)
             start = time.perf_counter()
-            result = measure(settings)
+            try:
+                result = measure(settings)
+            except SettingsError as error:
+                sys.stderr.write(f"python -m tests.bench {name}: {error}\n")
+                return 2
+            passed = passed and result.passed
             result.data |= {"machine": about, "seconds": time.perf_counter() - start, "quick": options.quick}
             report.show(result)
             print("wrote", *report.write(result, folder), flush=True)
-    return 0
+    return 0 if passed else 1
 
 
 if __name__ == "__main__":
