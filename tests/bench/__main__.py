@@ -30,6 +30,7 @@ BENCHMARKS = {
     "passkey": ("passkey", "passkey", "retrieval from long documents: truncated at 512 tokens and whole"),
     "quality": ("quality", "quality", "similarity of sentences and retrieval, next to peers; the targets"),
     "overhead": ("overhead", "overhead", "encode outside the session, several threads, a large corpus"),
+    "bulk": ("bulk", "bulk", "bulk jobs: processes times threads, beside a plain encode"),
     "memory": ("memory", "memory_sizes", "small functions: peak by length, the longest text by memory size"),
     "serve": ("serve", "serve", "the HTTP service: beside encode; queries beside a document of 8192 tokens"),
 }
