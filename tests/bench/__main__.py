@@ -29,6 +29,7 @@ BENCHMARKS = {
     "long": ("long", "long", "time and peak memory from 128 to 100,000 tokens, and what comes back"),
     "passkey": ("passkey", "passkey", "retrieval from long documents: truncated at 512 tokens and whole"),
     "quality": ("quality", "quality", "similarity of sentences and retrieval, next to peers; the targets"),
+    "rag": ("rag", "rag", "retrieval end to end: chunks, late chunks and whole documents in a vector store"),
     "overhead": ("overhead", "overhead", "encode outside the session, several threads, a large corpus"),
     "bulk": ("bulk", "bulk", "bulk jobs: processes times threads, beside a plain encode"),
     "memory": ("memory", "memory_sizes", "small functions: peak by length, the longest text by memory size"),

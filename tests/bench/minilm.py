@@ -50,6 +50,7 @@ class MiniLM:
 
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # it may share the machine
         self.tokenizer = tokenizer
         self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 

@@ -1,0 +1,251 @@
+"""Retrieval for a generating model, end to end: split, embed, store in a vector database, ask.
+
+Each corpus is stored three ways: whole documents, their chunks embedded one by one, and the same chunks with late
+chunking. Whatever is retrieved counts as found if the document that it is, or is a chunk of, answers the query. So ten
+results are ten documents or ten chunks: what a generating model would be given to read, whose tokens are in the table.
+
+XQuAD took five paragraphs of each of 48 articles, one after the other. A document is a paragraph here, as its
+judgements want it, and late chunking reads the five of an article in one pass. CISI's documents are abstracts, each on
+its own.
+
+Where the environment variable JINABERT_BENCH_POSTGRES holds the address of a PostgreSQL with pgvector
+("postgresql://user@host/database"), the vectors are stored and asked for there too, and both must find the same.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from runtime import Embedder
+from runtime.chunking import find_spans
+from tests.bench import minilm, stores
+from tests.bench.report import Chart, Result, Table, figure
+from tests.bench.settings import Settings
+from tests.paths import SHARED
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Corpus", "Scores", "judge", "load", "rag"]
+
+CORPORA = {"xquad_en": 5, "cisi": 1}  # name -> documents in a row that late chunking reads in one pass
+CHUNK_TOKENS = 64
+CUTOFFS = (1, 5, 10)
+PLAIN, LATE, WHOLE = "plain chunks", "late chunks", "whole documents"
+OURS, MINILM = "ours", "minilm"
+POSTGRES = "JINABERT_BENCH_POSTGRES"
+QUICK = 20  # documents
+
+
+@dataclass
+class Corpus:
+    """Documents, what is asked, and which documents answer."""
+
+    documents: list[str]
+    queries: list[str]
+    answers: list[set[int]]  # for each query, numbers of documents
+    in_a_row: int  # documents that belong together
+
+
+@dataclass
+class Scores:
+    """How well one way of storing a corpus answers its queries."""
+
+    hit: dict[int, float]  # cutoff -> share of queries with an answer among so many results
+    mrr: dict[int, float]  # cutoff -> mean of 1 / rank of the first answer, 0 where it is not among them
+    error: float  # standard error of the last hit rate
+
+
+def load(name: str, quick: bool = False) -> Corpus:
+    """Read a corpus in BEIR form.
+
+    :param name: folder in ../shared/data/retrieval.
+    :param quick: the first documents alone.
+    :return: it; queries that no document answers are left out.
+    """
+    folder = SHARED / "data" / "retrieval" / name
+    documents, queries = (
+        [json.loads(line) for line in (folder / f"{part}.jsonl").read_text(encoding="utf-8").splitlines()]
+        for part in ("corpus", "queries")
+    )
+    documents = documents[:QUICK] if quick else documents
+    place = {document["_id"]: number for number, document in enumerate(documents)}
+    answers: dict[str, set[int]] = {}
+    for row in (folder / "qrels.tsv").read_text(encoding="utf-8").splitlines()[1:]:
+        query, document, score = row.split("\t")
+        if int(score) > 0 and document in place:
+            answers.setdefault(query, set()).add(place[document])
+    asked = [query for query in queries if query["_id"] in answers]
+    return Corpus(
+        [" ".join(filter(None, (document.get("title"), document["text"]))) for document in documents],
+        [query["text"] for query in asked],
+        [answers[query["_id"]] for query in asked],
+        CORPORA[name],
+    )
+
+
+def split(embedder: Embedder, documents: Sequence[str]) -> list[list[tuple[int, int]]]:
+    """Chunks of at most CHUNK_TOKENS tokens, at the ends of sentences where possible.
+
+    :param embedder: counts the tokens; MiniLM's are the same.
+    :param documents: to split.
+    :return: for each document the spans of its chunks, in characters.
+    """
+    from langchain_text_splitters import RecursiveCharacterTextSplitter
+
+    splitter = RecursiveCharacterTextSplitter(
+        chunk_size=CHUNK_TOKENS,
+        chunk_overlap=0,
+        length_function=lambda text: embedder.count_tokens(text) - 2,
+        separators=["\n\n", "\n", ". ", "? ", "! ", "; ", ", ", " ", ""],
+        keep_separator="end",
+    )
+    return [find_spans(document, splitter.split_text(document)) for document in documents]
+
+
+def late(embedder: Embedder, corpus: Corpus, spans: list[list[tuple[int, int]]]) -> NDArray[np.float32]:
+    """
+    :param embedder: the model.
+    :param corpus: whose documents are read in one pass with those they belong to.
+    :param spans: of each document's chunks.
+    :return: [chunks, D] in the order of documents and spans.
+    """
+    vectors = []
+    for first in range(0, len(corpus.documents), corpus.in_a_row):
+        text, moved = "", []
+        for number in range(first, min(first + corpus.in_a_row, len(corpus.documents))):
+            moved += [(start + len(text), end + len(text)) for start, end in spans[number]]
+            text += corpus.documents[number] + "\n\n"
+        vectors += [chunk.vector for chunk in embedder.encode_chunks(text, spans=moved)]
+    return np.array(vectors)
+
+
+def judge(found: NDArray[np.int64], documents: NDArray[np.int64], answers: Sequence[set[int]]) -> Scores:
+    """
+    :param found: [queries, 10] numbers of vectors, best first; -1 for none.
+    :param documents: the document of each vector.
+    :param answers: for each query, the documents that answer it.
+    :return: hit rates and mean reciprocal ranks.
+    """
+    right = np.array(
+        [
+            [n >= 0 and int(documents[n]) in wanted for n in row]
+            for row, wanted in zip(found, answers, strict=True)
+        ]
+    )
+    hits = {k: right[:, :k].any(axis=1) for k in CUTOFFS}
+    ranks = 1 + right.argmax(axis=1)
+    last = hits[CUTOFFS[-1]]
+    return Scores(
+        {k: float(hit.mean()) for k, hit in hits.items()},
+        {k: float(np.where(hit, 1 / ranks, 0).mean()) for k, hit in hits.items()},
+        float(np.sqrt(last.mean() * (1 - last.mean()) / len(last))),
+    )
+
+
+def rag(settings: Settings) -> Result:
+    """Measure both corpora, or those named in settings.cases, with both models, or those in settings.only.
+
+    :param settings: see there.
+    :return: a table and a chart for each corpus.
+    """
+    result = Result("rag")
+    chosen = settings.chosen([OURS, MINILM])
+    peer = None
+    if MINILM in chosen:
+        try:
+            peer = minilm.load_minilm(settings.threads)
+        except minilm.PeerMissingError as error:
+            result.notes.append(f"without all-MiniLM-L6-v2: {error}")
+    with Embedder(settings.artifacts.model, threads=settings.threads) as embedder:
+        names = {OURS: embedder.manifest.name, MINILM: "all-MiniLM-L6-v2 int8"}
+        for name in (name for name in CORPORA if not settings.cases or name in settings.cases):
+            corpus = load(name, settings.quick)
+            models = {
+                key: model for key, model in ((OURS, embedder), (MINILM, peer)) if model and key in chosen
+            }
+            measure(result, name, corpus, embedder, models, names)
+    if POSTGRES not in os.environ:
+        result.notes.append(f"PostgreSQL with pgvector not asked: {POSTGRES} holds no address")
+    return result
+
+
+def measure(
+    result: Result,
+    name: str,
+    corpus: Corpus,
+    embedder: Embedder,
+    models: dict[str, Any],
+    names: dict[str, str],
+) -> None:
+    """Add what one corpus gives to the result.
+
+    :param result: gets a table, a chart, data and notes.
+    :param name: of the corpus.
+    :param corpus: see there.
+    :param embedder: our model, which also counts tokens.
+    :param models: key -> what has an encode(texts).
+    :param names: key -> name for the table.
+    """
+    spans = split(embedder, corpus.documents)
+    chunks = [doc[start:end] for doc, own in zip(corpus.documents, spans, strict=True) for start, end in own]
+    of_chunk = np.repeat(np.arange(len(spans)), [len(own) for own in spans])
+    of_document = np.arange(len(corpus.documents))
+    rows, series = [], {}
+    for key, model in models.items():
+        ways: dict[str, tuple[Callable[[], NDArray[np.float32]], list[str], NDArray[np.int64]]] = {
+            WHOLE: (lambda model=model: model.encode(corpus.documents), corpus.documents, of_document),  # type: ignore[misc]
+            PLAIN: (lambda model=model: model.encode(chunks), chunks, of_chunk),  # type: ignore[misc]
+        }
+        if key == OURS:
+            ways[LATE] = (lambda: late(embedder, corpus, spans), chunks, of_chunk)
+        asked = model.encode(corpus.queries)
+        for way, (embed, texts, documents) in ways.items():
+            start = time.perf_counter()
+            vectors = embed()
+            seconds = time.perf_counter() - start
+            found = stores.qdrant(vectors, asked, CUTOFFS[-1])
+            scores = judge(found.numbers, documents, corpus.answers)
+            tokens = float(np.mean(embedder.count_tokens(texts))) - 2
+            cells = [f"{100 * part[k]:.1f}" for part in (scores.hit, scores.mrr) for k in CUTOFFS]
+            rows.append([f"{names[key]}, {way}", *cells, f"{tokens:.0f}", figure(seconds, "s")])
+            series[f"{names[key]}, {way}"] = [100 * scores.hit[k] for k in CUTOFFS]
+            data: dict[str, Any] = {
+                "hit": scores.hit,
+                "mrr": scores.mrr,
+                "standard_error": scores.error,
+                "vectors": len(texts),
+                "tokens_a_result": tokens,
+                "embed_seconds": seconds,
+                "qdrant_query_ms": 1000 * found.seconds,
+            }
+            if POSTGRES in os.environ:
+                other = stores.postgres(os.environ[POSTGRES], vectors, asked, CUTOFFS[-1])
+                same = float(np.mean(found.numbers == other.numbers))
+                if not np.allclose(found.scores, other.scores, atol=1e-5):
+                    raise ValueError(
+                        f"{name}, {names[key]}, {way}: Qdrant and PostgreSQL find different vectors"
+                    )
+                data |= {"postgres_query_ms": 1000 * other.seconds, "postgres_same": same}
+            result.data[f"{name}, {names[key]}, {way}"] = data
+    head = [
+        "stored",
+        *(f"{what}@{k}" for what in ("hit", "MRR") for k in CUTOFFS),
+        "tokens a result",
+        "embedding",
+    ]
+    sizes = f"{len(corpus.documents):,} documents, {len(chunks):,} chunks, {len(corpus.queries):,} queries"
+    title = f"{name}: {sizes}; per cent"
+    result.tables.append(Table(title, head, rows))
+    result.charts.append(
+        Chart(name, "queries answered, %", series, [f"first {k}" for k in CUTOFFS], bars=True)
+    )
+    errors = [data["standard_error"] for key, data in result.data.items() if key.startswith(f"{name}, ")]
+    result.notes.append(f"{name}: standard error of hit@{CUTOFFS[-1]} up to {100 * max(errors):.1f} points")
