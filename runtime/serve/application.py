@@ -100,9 +100,8 @@ class Routes:
             wanted = schemas.decode(body, schemas.EmbeddingRequest)
             self._check_dimensions(wanted.dimensions)
             inputs = schemas.inputs_of(wanted.input, "input", self._settings.max_texts)
-            if wanted.late_chunking:
-                return wanted, self.engine.prepare_parts(inputs, "input")
-            return wanted, self.engine.prepare(inputs, "input", truncate=bool(wanted.truncate))
+            parts = bool(wanted.late_chunking)
+            return wanted, self.engine.prepare(inputs, "input", truncate=bool(wanted.truncate), parts=parts)
 
         wanted, prepared = await self._run(len(body) <= INLINE_BYTES, prepare)
         start = self.engine.start_chunks if wanted.late_chunking else self.engine.start

@@ -114,13 +114,16 @@ class Engine:
         """Whether both lanes take work."""
         return self.short.alive and self.long.alive
 
-    def prepare(self, inputs: Inputs, name: str, *, truncate: bool, left: bool = False) -> Prepared:
+    def prepare(
+        self, inputs: Inputs, name: str, *, truncate: bool = False, left: bool = False, parts: bool = False
+    ) -> Prepared:
         """Token ids of a request's texts.
 
         :param inputs: each a str, or ids of this model's vocabulary; [CLS] and [SEP] are added where they lack.
         :param name: of the field, for messages.
         :param truncate: cut texts of more than max_length tokens instead of refusing them.
         :param left: cut their beginning, not their end.
+        :param parts: they are read as one, in windows, so that none is too long.
         :raises ServiceError: 413 for too many tokens, 422 for an id that is none.
         """
         texts, truncated, total = [], 0, 0
@@ -130,7 +133,7 @@ class Engine:
                 if isinstance(given, str)
                 else self._complete(given, name, number)
             )
-            if len(ids) > self.max_length:
+            if len(ids) > self.max_length and not parts:
                 if not truncate:
                     raise ServiceError(
                         413,
@@ -143,7 +146,7 @@ class Engine:
                 kept = self.max_length - 2
                 own = ids[-1 - kept : -1] if left else ids[1 : 1 + kept]
                 ids = [ids[0], *own, ids[-1]]
-            if len(ids) > self.longest:
+            if len(ids) > self.longest and not parts:
                 raise ServiceError(
                     413,
                     "out_of_memory",
@@ -157,32 +160,6 @@ class Engine:
         if truncated:
             self._metrics.truncated.inc(truncated)
         return Prepared(texts, truncated)
-
-    def prepare_parts(self, inputs: Inputs, name: str) -> Prepared:
-        """Token ids of texts that are read as one, of whatever length.
-
-        :param inputs: as in prepare.
-        :param name: of the field, for messages.
-        :raises ServiceError: 413 for too many tokens, 422 for an id that is none or a text without a token.
-        """
-        texts, total = [], 0
-        for number, given in enumerate(inputs):
-            ids = (
-                self.tokenizer.encode(given)
-                if isinstance(given, str)
-                else self._complete(given, name, number)
-            )
-            if len(ids) == 2:
-                raise ServiceError(
-                    422,
-                    "invalid_input",
-                    f"{name}[{number}] has no token, so it cannot be a chunk: leave it out",
-                    param=name,
-                )
-            total += len(ids)
-            self.check_total(total, name)
-            texts.append(ids)
-        return Prepared(texts, 0)
 
     def check_total(self, total: int, name: str) -> None:
         """:raises ServiceError: 413, a request of so many tokens is too large."""
@@ -244,11 +221,12 @@ class Engine:
         self.short.close(seconds)
         self.long.close(seconds)
 
-    def _complete(self, given: list[int], name: str, number: int) -> list[int]:
+    def _complete(self, given: Sequence[float], name: str, number: int) -> list[int]:
         """Token ids with [CLS] and [SEP], which what /tokenize gives has or lacks."""
         count = len(self.tokenizer)
-        for token in given:
-            if not 0 <= token < count:
+        ids = [int(token) for token in given]
+        for token, whole in zip(given, ids, strict=True):
+            if token != whole or not 0 <= whole < count:
                 raise ServiceError(
                     422,
                     "invalid_token",
@@ -256,6 +234,6 @@ class Engine:
                     f"{count - 1:,}), as /tokenize gives them; or send the text",
                     param=name,
                 )
-        start = [] if given[:1] == [self.tokenizer.cls_id] else [self.tokenizer.cls_id]
-        end = [] if given[-1:] == [self.tokenizer.sep_id] else [self.tokenizer.sep_id]
-        return [*start, *given, *end]
+        start = [] if ids[:1] == [self.tokenizer.cls_id] else [self.tokenizer.cls_id]
+        end = [] if ids[-1:] == [self.tokenizer.sep_id] else [self.tokenizer.sep_id]
+        return [*start, *ids, *end]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from runtime import pooling
 from runtime.chunking import encode_chunks
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ def late_chunks(
 ) -> tuple[int, Callable[[Session], NDArray[np.float32]]]:
     """One pass over several texts.
 
-    :param texts: ids of each, [CLS] and [SEP] included and at least one token between them.
+    :param texts: ids of each, [CLS] and [SEP] included. One without a token between them has no part in the whole: its
+        vector is that of an empty text.
     :param max_length: most tokens of a pass; more go through overlapping windows.
     :param normalize: give vectors of length 1.
     :return: tokens of the whole, and what computes the vectors [n, D].
@@ -46,18 +48,26 @@ def late_chunks(
     ids = [texts[0][0], *(number for text in own for number in text), texts[0][-1]]
     edges = accumulate(map(len, own), initial=0)
     spans = list(pairwise(edges))
+    filled = [number for number, (start, end) in enumerate(spans) if start < end]
 
     def compute(session: Session) -> NDArray[np.float32]:
+        vectors = np.empty((len(texts), session.dimension), np.float32)
+        if len(filled) < len(texts):
+            empty = np.array([[ids[0], ids[-1]]], np.int64)
+            hidden = session.run(empty, np.ones_like(empty))
+            vectors[:] = pooling.finish(pooling.means(hidden, np.array([2])), normalize)
         chunks = encode_chunks(
             cast("WordPiece", _Tokens(ids)),
             session,
             "\0" * (len(ids) - 2),
             chunk_tokens=1,
             overlap=0,
-            spans=spans,
+            spans=[spans[number] for number in filled],
             max_length=max_length,
             normalize=normalize,
         )
-        return np.array([chunk.vector for chunk in chunks])
+        for number, chunk in zip(filled, chunks, strict=True):
+            vectors[number] = chunk.vector
+        return vectors
 
     return len(ids), compute

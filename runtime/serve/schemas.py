@@ -9,8 +9,9 @@ import msgspec
 from .failures import ServiceError
 
 # A text, texts, token ids, or several texts' token ids; text-embeddings-inference allows texts and ids side by side.
-Input = str | list[str | int | list[int]]
-Inputs = list[str | list[int]]
+# JSON does not tell 7.0 from 7.
+Input = str | list[str | int | float | list[int | float]]
+Inputs = list[str | list[int | float]]
 
 
 class EmbeddingRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -91,7 +92,7 @@ def inputs_of(given: Any, name: str, most: int) -> Inputs:
         raise ServiceError(
             422, "empty_input", f"{name} is an empty list: at least one text wanted", param=name
         )
-    numbers = sum(isinstance(item, int) for item in given)
+    numbers = sum(isinstance(item, (int, float)) for item in given)
     if numbers == len(given):
         return [given]
     if numbers:
