@@ -1,0 +1,95 @@
+"""The parts of the end-to-end benchmark on a tiny model: what is stored, what counts as found."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("langchain_text_splitters")
+pytest.importorskip("qdrant_client")
+
+from runtime import Embedder
+from tests.bench import rag, stores
+from tests.bench.report import Result
+from tests.paths import SHARED
+
+DOCUMENTS = ["hello world. a b c", "d e f. g h i", "j k l. m n o", "p q r"]
+
+
+def test_qdrant_finds_the_nearest_vectors_in_order() -> None:
+    draw = np.random.default_rng(5)
+    vectors, queries = (draw.standard_normal((n, 24)).astype(np.float32) for n in (300, 20))
+    lengths = np.linalg.norm(queries, axis=1)[:, None] * np.linalg.norm(vectors, axis=1)
+    cosines = queries @ vectors.T / lengths
+    found = stores.qdrant(vectors, queries, 10)
+    assert np.array_equal(found.numbers, np.argsort(-cosines, axis=1)[:, :10])
+    np.testing.assert_allclose(found.scores, -np.sort(-cosines, axis=1)[:, :10], atol=1e-6)
+    few = stores.qdrant(vectors[:2], queries, 3)
+    assert (few.numbers[:, 2] == -1).all()
+
+
+def test_hit_rates_and_reciprocal_ranks() -> None:
+    documents = np.array([0, 0, 1, 1, 2, 3, 3, 3, 3, 3, 3, 3])
+    found = np.array(
+        [
+            [4, 0, 1, 2, 3, 5, 6, 7, 8, 9],
+            [5, 6, 7, 8, 9, 10, 11, 3, 0, 1],
+            [2, 0, 1, 4, -1, -1, -1, -1, -1, -1],
+        ]
+    )
+    scores = rag.judge(found, documents, [{2}, {1}, {3}])
+    assert scores.hit == {1: pytest.approx(1 / 3), 5: pytest.approx(1 / 3), 10: pytest.approx(2 / 3)}
+    assert scores.mrr == {
+        1: pytest.approx(1 / 3),
+        5: pytest.approx(1 / 3),
+        10: pytest.approx((1 + 1 / 8) / 3),
+    }
+    assert scores.error == pytest.approx(np.sqrt(2 / 9 / 3))
+
+
+def test_late_chunking_reads_documents_that_belong_together_in_one_pass(tiny: Embedder) -> None:
+    corpus = rag.Corpus(DOCUMENTS, [], [], in_a_row=2)
+    spans = [[(0, 12), (13, 18)], [(0, 6), (7, 12)], [(0, 12)], [(0, 5)]]
+    vectors = rag.late(tiny, corpus, spans)
+    text = f"{DOCUMENTS[0]}\n\n{DOCUMENTS[1]}\n\n"
+    shift = len(DOCUMENTS[0]) + 2
+    chunks = tiny.encode_chunks(text, spans=[(0, 12), (13, 18), (shift, shift + 6), (shift + 7, shift + 12)])
+    assert np.array_equal(vectors[:4], [chunk.vector for chunk in chunks])
+    assert vectors.shape == (6, 16)
+    alone = rag.late(tiny, rag.Corpus(DOCUMENTS, [], [], in_a_row=1), spans)
+    assert np.array_equal(alone[4], tiny.encode(DOCUMENTS[2]))
+    assert not np.allclose(alone[0], vectors[0])
+
+
+def test_chunks_are_short_and_cover_the_document(tiny: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rag, "CHUNK_TOKENS", 4)
+    for document, spans in zip(DOCUMENTS, rag.split(tiny, DOCUMENTS), strict=True):
+        parts = [document[start:end] for start, end in spans]
+        assert all(tiny.count_tokens(part) - 2 <= 4 for part in parts)
+        assert "".join(parts).replace(" ", "") == document.replace(" ", "")
+
+
+def test_a_corpus_goes_through_to_a_table(tiny: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rag, "CHUNK_TOKENS", 6)
+    monkeypatch.delenv(rag.POSTGRES, raising=False)
+    corpus = rag.Corpus(DOCUMENTS, ["d e f. g h i", "p q r"], [{1}, {3}], in_a_row=2)
+    result = Result("rag")
+    rag.measure(result, "made", corpus, tiny, {rag.OURS: tiny}, {rag.OURS: "tiny"})
+    (table,) = result.tables
+    assert table.title == "made: 4 documents, 6 chunks, 2 queries; per cent"
+    assert [row[0] for row in table.rows] == [
+        "tiny, whole documents",
+        "tiny, plain chunks",
+        "tiny, late chunks",
+    ]
+    assert table.rows[0][1:7] == ["100.0"] * 6  # the documents themselves are asked for
+    assert result.data["made, tiny, whole documents"]["hit"] == {1: 1, 5: 1, 10: 1}
+
+
+@pytest.mark.skipif(not (SHARED / "data" / "retrieval").is_dir(), reason="needs ../shared/data/retrieval")
+def test_every_query_has_an_answer_in_the_corpus() -> None:
+    for name, queries in (("xquad_en", 1190), ("cisi", 76)):
+        corpus = rag.load(name)
+        assert len(corpus.queries) == len(corpus.answers) == queries
+        assert all(answer and max(answer) < len(corpus.documents) for answer in corpus.answers)
+    assert len(rag.load("xquad_en", quick=True).documents) == rag.QUICK
