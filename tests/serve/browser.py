@@ -16,10 +16,19 @@ from typing import Any
 
 SECONDS = 60  # for an answer
 FLAGS = (
-    "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-quic --no-first-run "
-    "--disable-background-networking --disable-component-update --disable-sync --disable-extensions "
-    "--remote-debugging-pipe"
-).split()
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-extensions",
+    "--hide-scrollbars",
+    "--remote-debugging-pipe",
+)
 
 
 def executable() -> str | None:
@@ -122,8 +131,8 @@ class Page:
         """:param name: "light" or "dark"."""
         self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": name}])
 
-    def picture(self, width: int, height: int) -> bytes:
-        """:return: PNG of the page in a window of this size."""
+    def picture(self, width: int, height: int, scale: float = 1.0) -> bytes:
+        """:return: PNG of the page in a window of this size, times scale."""
         self.send(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -131,7 +140,8 @@ class Page:
             deviceScaleFactor=1,
             mobile=False,
         )
-        return base64.b64decode(self.send("Page.captureScreenshot", format="png")["data"])
+        clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": scale}
+        return base64.b64decode(self.send("Page.captureScreenshot", format="png", clip=clip)["data"])
 
 
 @contextlib.contextmanager
