@@ -1,0 +1,136 @@
+"""``python -m export.distill``: trains a JinaBert student of one or two teachers, and prints how it goes."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from export.errors import ExportError
+
+NEEDED = ("torch", "transformers", "safetensors", "tokenizers", "scipy")
+INSTALL = 'pip install "jinabert-runtime[distill]"   (in a checkout: pip install -e ".[distill]")'
+RECIPE = Path(__file__).resolve().parent / "recipe.toml"
+
+EXAMPLES = """\
+examples:
+  python -m export.distill TEXTS --teacher all-MiniLM-L6-v2 --teacher all-mpnet-base-v2 --output student
+  python -m export.distill TEXTS --teacher all-MiniLM-L6-v2 --recipe my.toml --dev stsb_dev.tsv --output student
+  python -m export student/checkpoint --output model
+
+A run that is cut off goes on where it was when the same command is given again. The checkpoint is written at
+the end, and at each dev score. Exit codes: 0 done, 1 the machine failed, 2 refused, 130 interrupted.
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (--help shows the options)\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    options = Parser(
+        prog="python -m export.distill",
+        description="Train a JinaBert checkpoint from the vectors of one or two teachers, on a CPU or a GPU.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    options.add_argument(
+        "corpus", metavar="CORPUS", type=Path, help="folder of the texts that the recipe names"
+    )
+    options.add_argument(
+        "--teacher",
+        metavar="DIR",
+        type=Path,
+        action="append",
+        required=True,
+        help="folder in sentence-transformers layout; the first is a BERT whose layers the student starts from, "
+        "a second (recipe: second_texts) may be any encoder with mean pooling",
+    )
+    options.add_argument("--output", metavar="DIR", type=Path, required=True, help="folder of the run")
+    options.add_argument(
+        "--recipe", metavar="FILE", type=Path, default=RECIPE, help="TOML (default: our own)"
+    )
+    options.add_argument(
+        "--vocabulary", metavar="FILE", type=Path, help="vocab.txt (default: the first teacher's)"
+    )
+    options.add_argument(
+        "--evaluation", metavar="DIR", type=Path, help="folder of evaluation text to keep out of training"
+    )
+    options.add_argument(
+        "--dev", metavar="FILE", type=Path, help="score TAB sentence TAB sentence, for a dev score"
+    )
+    options.add_argument("--score-steps", metavar="N", type=int, default=100, help="steps between dev scores")
+    options.add_argument(
+        "--steps", metavar="N", type=int, help="instead of the recipe's; may grow on resumption"
+    )
+    options.add_argument("--device", metavar="NAME", help="cpu or cuda (default: cuda where there is one)")
+    options.add_argument(
+        "--threads", metavar="N", type=int, help="on a CPU (default: what the process may use)"
+    )
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    :param argv: arguments without the program's name; None: of the process.
+    :return: the exit code.
+    """
+    options = parser()
+    arguments = options.parse_args(argv)
+    for name in ("steps", "threads", "score_steps"):
+        if (value := getattr(arguments, name)) is not None and value < 1:
+            options.error(f"--{name.replace('_', '-')} {value}: expected at least 1")
+    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
+        return _fail(f"training needs {', '.join(missing)}: {INSTALL}")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    started = time.monotonic()
+
+    def progress(line: str) -> None:
+        sys.stderr.write(f"[{time.monotonic() - started:6.0f} s] {line}\n")
+        sys.stderr.flush()
+
+    try:
+        from export.distill import pipeline
+
+        checkpoint = pipeline.run(
+            pipeline.Job(
+                corpus=arguments.corpus,
+                teachers=tuple(arguments.teacher),
+                output=arguments.output,
+                recipe=arguments.recipe,
+                vocabulary=arguments.vocabulary,
+                evaluation=arguments.evaluation,
+                dev=arguments.dev,
+                score_steps=arguments.score_steps,
+                steps=arguments.steps,
+                device=arguments.device,
+                threads=arguments.threads,
+            ),
+            progress,
+        )
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command goes on from the last state that was saved", 130)
+    except ExportError as error:
+        return _fail(str(error))
+    except OSError as error:
+        return _fail(f"{error.filename or arguments.output}: {error.strerror}", 1)
+    except MemoryError:
+        return _fail("not enough memory: lower batch_tokens in the recipe", 1)
+    sys.stdout.write(f"{checkpoint}\n")
+    return 0
+
+
+def _fail(message: str, code: int = 2) -> int:
+    sys.stderr.write(f"python -m export.distill: {' '.join(message.split())}\n")
+    return code
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,263 @@
+"""Training text: read, thinned out, kept free of evaluation text, tokenised; batches in a fixed order.
+
+Everything follows from the files, the settings and the seed, so that a resumed run sees what an undisturbed one
+would have seen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import lzma
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.distill.decontaminate import build, evaluation_texts, words
+from export.distill.settings import Settings, Source
+from export.errors import ExportError
+from runtime.tokenizer import WordPiece
+
+__all__ = ["Batch", "Corpus", "batches", "load_corpus"]
+
+CLS, SEP = 101, 102
+# Texts are shuffled in pools of so many, and sorted by length inside a pool: batches are even and still random.
+POOL = 8192
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Tokenised texts, one after the other."""
+
+    texts: list[str]
+    ids: NDArray[np.uint16]  # [CLS] and [SEP] included
+    offsets: NDArray[np.int64]  # [texts + 1]
+    prose: list[list[int]]  # runs of neighbouring texts, for documents
+    counts: dict[str, dict[str, int]]  # file -> what became of its lines
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def tokens(self, text: int, longest: int) -> NDArray[np.int64]:
+        """
+        :return: ids, int64, cut at ``longest`` with [SEP] kept.
+        """
+        ids = self.ids[self.offsets[text] : self.offsets[text + 1]].astype(np.int64)
+        return ids if len(ids) <= longest else np.append(ids[: longest - 1], SEP)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step is made of."""
+
+    texts: list[int]  # of a batch of short texts, or the needles of one of documents
+    documents: list[NDArray[np.int64]]  # ids of long documents; empty in a batch of short texts
+    second: bool = False  # the second teacher's vectors are there for all texts
+
+
+def load_corpus(
+    folder: Path,
+    settings: Settings,
+    tokenizer: WordPiece,
+    evaluation: Path | None,
+    cache: Path,
+    report: Callable[[str], None],
+) -> Corpus:
+    """
+    :param folder: holds the files that the settings name.
+    :param tokenizer: of the student.
+    :param evaluation: folder of evaluation text to stay clear of (see decontaminate.py), or None.
+    :param cache: file for the texts that were chosen; made once, then read.
+    :param report: takes lines of progress.
+    :return: the corpus.
+    :raises ExportError: a file is missing or unreadable, or nothing is left of the text.
+    """
+    if not cache.exists():
+        _choose(folder, settings, evaluation, cache, report)
+    counts: dict[str, dict[str, int]] = {}
+    texts: list[str] = []
+    prose: list[list[int]] = []
+    run: list[int] = []
+    last: tuple[str, int] | None = None
+    with lzma.open(cache, "rt", encoding="utf-8", newline="\n") as lines:
+        for line in lines:
+            kind, name, number, text = line.rstrip("\n").split("\t", 3)
+            if kind == "count":
+                counts.setdefault(name, {})[text] = int(number)
+                continue
+            place = (name, int(number))
+            if kind == "prose":
+                if last is None or place != (last[0], last[1] + 1):
+                    run = []
+                    prose.append(run)
+                run.append(len(texts))
+                last = place
+            texts.append(text)
+    # In the order of the files up to here, for the runs; the batches shuffle.
+    encoded = [tokenizer.encode(text) for text in texts]
+    offsets = np.cumsum([0, *(len(ids) for ids in encoded)], dtype=np.int64)
+    ids = np.fromiter((i for text in encoded for i in text), dtype=np.uint16, count=int(offsets[-1]))
+    report(f"{len(texts):,} texts, {len(ids):,} tokens")
+    return Corpus(texts, ids, offsets, [run for run in prose if len(run) > 3], counts)
+
+
+def _choose(
+    folder: Path, settings: Settings, evaluation: Path | None, cache: Path, report: Callable[[str], None]
+) -> None:
+    index = None if evaluation is None else build(evaluation_texts(evaluation))
+    seen: set[bytes] = set()
+    partial = cache.with_suffix(".partial")
+    kept_in_all = 0
+    with lzma.open(partial, "wt", encoding="utf-8", newline="\n", preset=1) as out:
+        for source in settings.sources:
+            counts: Counter[str] = Counter()
+            for number, text in _lines(folder, source, settings.seed):
+                counts["read"] += 1
+                if len(text) < settings.smallest_characters:
+                    counts["too short"] += 1
+                    continue
+                digest = hashlib.blake2b(" ".join(words(text)).encode(), digest_size=12).digest()
+                if digest in seen:
+                    counts["repeated"] += 1
+                    continue
+                seen.add(digest)
+                if index is not None and (reason := index.match(text)):
+                    counts[f"evaluation text: {reason}"] += 1
+                    continue
+                counts["kept"] += 1
+                out.write(f"{'prose' if source.prose else 'text'}\t{source.file}\t{number}\t{text}\n")
+            for what, count in counts.items():
+                out.write(f"count\t{source.file}\t{count}\t{what}\n")
+            report(f"{source.file}: " + ", ".join(f"{count:,} {what}" for what, count in counts.items()))
+            kept_in_all += counts["kept"]
+    if not kept_in_all:
+        partial.unlink()
+        raise ExportError(f"{folder}: no text is left of the sources: name others in the recipe")
+    partial.replace(cache)
+
+
+def _lines(folder: Path, source: Source, seed: int) -> Iterator[tuple[int, str]]:
+    """Numbered lines of a source, all or as many as wanted at random, in the order of the file."""
+    path = folder / source.file
+    try:
+        data = path.read_bytes()
+        text = (lzma.decompress(data) if path.suffix == ".xz" else data).decode("utf-8")
+    except OSError as error:
+        raise ExportError(
+            f"{path} cannot be read ({error.strerror}): the recipe names it as a source"
+        ) from None
+    except (lzma.LZMAError, UnicodeDecodeError) as error:
+        raise ExportError(f"{path} is damaged ({error}): fetch it again") from None
+    lines = [" ".join(line.split()) for line in text.split("\n")]
+    numbers: Sequence[int] = range(len(lines))
+    if source.texts and source.texts < len(lines):
+        numbers = sorted(random.Random(f"{seed} {source.file}").sample(numbers, source.texts))
+    return ((number, lines[number]) for number in numbers)
+
+
+def batches(corpus: Corpus, settings: Settings, first: int = 0) -> Iterator[Batch]:
+    """
+    :param corpus: the texts.
+    :param settings: sizes and seed.
+    :param first: number of the first batch wanted; those before it are passed over.
+    :return: batches without end. Each pass over the texts has another order.
+    """
+    number = 0
+    short = _short(corpus, settings)
+    while True:
+        long = settings.long_every and number % settings.long_every == settings.long_every - 1
+        if long and corpus.prose:
+            if number >= first:
+                yield _documents(corpus, settings, random.Random(f"{settings.seed} document {number}"))
+        else:
+            batch = next(short)
+            if number >= first:
+                yield batch
+        number += 1
+
+
+def _short(corpus: Corpus, settings: Settings) -> Iterator[Batch]:
+    lengths = np.minimum(np.diff(corpus.offsets), settings.longest_tokens)
+    turn = 0
+    chosen = second_texts(corpus, settings)
+    others = np.setdiff1d(np.arange(len(corpus)), chosen)
+    while True:
+        pools = []
+        for group, second in ((chosen, True), (others, False)):
+            order = np.random.default_rng([settings.seed, turn, second]).permutation(group)
+            pools += [(start, order[start : start + POOL], second) for start in range(0, len(order), POOL)]
+        # By turns, so that both kinds are seen from the beginning to the end of a pass.
+        pools.sort(key=lambda pool: pool[0] / (len(chosen) if pool[2] else len(others)))
+        for start, pool, second in pools:
+            pool = pool[np.argsort(lengths[pool], kind="stable")]
+            made: list[list[int]] = [[]]
+            for text in pool.tolist():
+                if made[-1] and (len(made[-1]) + 1) * lengths[text] > settings.batch_tokens:
+                    made.append([])
+                made[-1].append(text)
+            random.Random(f"{settings.seed} {turn} {start} {second}").shuffle(made)
+            for texts in made:
+                yield Batch(texts, [], second)
+        turn += 1
+
+
+def second_texts(corpus: Corpus, settings: Settings) -> NDArray[np.int64]:
+    """
+    :return: int64, ascending: the texts that the second teacher is asked about.
+    """
+    count = min(settings.second_texts, len(corpus))
+    return np.sort(np.random.default_rng([settings.seed, 2]).choice(len(corpus), count, replace=False))
+
+
+def _documents(corpus: Corpus, settings: Settings, rng: random.Random) -> Batch:
+    """Documents of running prose, each with a short text of its own somewhere inside, its needle.
+
+    Half of the batches give all documents the same prose: only the needle tells them apart then, and a vector that
+    is to find it must not drown it in the mean.
+    """
+    size = rng.choice(settings.document_tokens)
+    count = max(2, settings.batch_tokens // size)
+    needles = _needles(corpus, rng, count)
+    same = rng.random() < 0.5
+    prose = _prose(corpus, rng, size)
+    documents = []
+    for needle in needles:
+        if not same:
+            prose = _prose(corpus, rng, size)
+        own = corpus.tokens(needle, size // 2)[1:-1]
+        place = rng.randrange(len(prose) + 1)
+        pieces = [*prose[:place], own, *prose[place:]]
+        # Cut behind the needle where that is possible, before it otherwise.
+        ids = np.concatenate(pieces)
+        start = sum(len(piece) for piece in pieces[:place])
+        begin = max(0, min(start + len(own) // 2 - rng.randrange(size), len(ids) - (size - 2)))
+        documents.append(np.concatenate(([CLS], ids[begin : begin + size - 2], [SEP])))
+    return Batch(needles, documents)
+
+
+def _needles(corpus: Corpus, rng: random.Random, count: int) -> list[int]:
+    chosen: list[int] = []
+    while len(chosen) < count:
+        text = rng.randrange(len(corpus))
+        if corpus.offsets[text + 1] - corpus.offsets[text] <= 48 and text not in chosen:
+            chosen.append(text)
+    return chosen
+
+
+def _prose(corpus: Corpus, rng: random.Random, size: int) -> list[NDArray[np.int64]]:
+    """Neighbouring texts, without their [CLS] and [SEP], of at least ``size`` tokens together."""
+    pieces: list[NDArray[np.int64]] = []
+    total = 0
+    while total < size:
+        run = corpus.prose[rng.randrange(len(corpus.prose))]
+        for text in run[rng.randrange(len(run)) :]:
+            piece = corpus.tokens(text, size)[1:-1]
+            pieces.append(piece)
+            total += len(piece)
+            if total >= size:
+                break
+    return pieces

@@ -1,0 +1,111 @@
+"""What the student is asked to do.
+
+short texts   token       each token's state is the first teacher's: relative squared error
+              vector      the text's vector is the teachers': 1 - cosine
+              similarity  the batch's texts are as similar to each other: Kullback-Leibler divergence of the
+                          distributions softmax(similarity / temperature) over the other texts
+documents     token       the same, by direction only: a token may count for less than another
+              document    a short text is as similar to a document as to the best window of it, among the
+                          documents of the batch: the same divergence. A mean over thousands of tokens would
+                          drown it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from export.distill.teachers import mean
+
+__all__ = ["Target", "best_windows", "combined", "divergence", "document_losses", "text_losses"]
+
+PASSAGE, STRIDE = 48, 24  # tokens of a window of a document, and from one to the next
+
+
+@dataclass(frozen=True)
+class Target:
+    """The first teacher's states of a padded batch."""
+
+    states: Tensor  # float32 [batch, length, width]
+    mask: Tensor  # int64 [batch, length]
+
+
+def combined(first: Tensor, second: Tensor, width: int, share: float) -> Tensor:
+    """Vectors whose dot products are the weighted mean of those of both teachers.
+
+    :param first: float32 [batch, n], of length 1.
+    :param second: float32 [batch, m], of length 1.
+    :param width: of the result, at least n + m. The second stands at its end; zeros between.
+    :param share: of the second in the dot products.
+    :return: float32 [batch, width], of length 1.
+    """
+    between = first.new_zeros(len(first), width - first.shape[1] - second.shape[1])
+    return torch.cat([first * (1 - share) ** 0.5, between, second * share**0.5], dim=1)
+
+
+def divergence(wanted: Tensor, given: Tensor, temperature: float) -> Tensor:
+    """
+    :param wanted: similarities [rows, columns]; -inf leaves a column out.
+    :param given: the student's, of the same shape.
+    :return: mean over rows of KL(softmax(wanted / t) || softmax(given / t)).
+    """
+    hidden = torch.isinf(wanted)
+    given = (given / temperature).masked_fill(hidden, -1e4)
+    wanted = (wanted / temperature).masked_fill(hidden, -1e4)
+    return functional.kl_div(
+        functional.log_softmax(given, dim=1),
+        functional.log_softmax(wanted, dim=1),
+        log_target=True,
+        reduction="batchmean",
+    )
+
+
+def text_losses(hidden: Tensor, target: Target, vectors: Tensor, temperature: float) -> dict[str, Tensor]:
+    """
+    :param hidden: the student's states, float [batch, length, student's width].
+    :param target: the first teacher's.
+    :param vectors: of ``combined``; or of the first teacher alone, [batch, width], where the second was not asked:
+        the student's dimensions beyond that width are then left alone.
+    :return: the losses by name, scalars.
+    """
+    mask = target.mask.float()
+    wide = target.states.shape[-1]
+    error = (hidden[..., :wide].float() - target.states).square().sum(-1) / target.states.square().sum(-1)
+    own = mean(hidden[..., : vectors.shape[1]], target.mask)
+    losses = {"token": (error * mask).sum() / mask.sum(), "vector": 1 - (own * vectors).sum(-1).mean()}
+    if len(own) > 2:
+        itself = torch.eye(len(own), dtype=torch.bool, device=own.device)
+        wanted = (vectors @ vectors.T).masked_fill(itself, -torch.inf)
+        losses["similarity"] = divergence(wanted, own @ own.T, temperature)
+    return losses
+
+
+def document_losses(
+    hidden: Tensor, target: Target, queries: Tensor, query_target: Target, temperature: float
+) -> dict[str, Tensor]:
+    """
+    :param hidden: the student's states of the documents, which fill their rows, float [documents, length, width].
+    :param target: the first teacher's of the same.
+    :param queries: the student's states of short texts, float [texts, length, width].
+    :param query_target: the first teacher's of the same.
+    :return: the losses by name, scalars.
+    """
+    wide = target.states.shape[-1]
+    similarity = functional.cosine_similarity(hidden[..., :wide].float(), target.states, dim=-1)
+    wanted = best_windows(mean(query_target.states, query_target.mask), target.states)
+    given = mean(queries, query_target.mask) @ mean(hidden, target.mask).T
+    both = divergence(wanted, given, temperature) + divergence(wanted.T, given.T, temperature)
+    return {"token": 1 - similarity.mean(), "document": both / 2}
+
+
+def best_windows(queries: Tensor, states: Tensor) -> Tensor:
+    """
+    :param queries: the first teacher's vectors, float32 [texts, width], of length 1.
+    :param states: its states of documents, float32 [documents, length, width].
+    :return: similarity of each text and the window of each document that is most similar to it, [texts, documents].
+    """
+    windows = states.unfold(1, min(PASSAGE, states.shape[1]), STRIDE).mean(-1)
+    return torch.einsum("tw,dpw->tdp", queries, functional.normalize(windows, dim=-1)).amax(-1)

@@ -1,0 +1,159 @@
+"""From a folder of text and the teachers to a checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+
+from export.distill import student, teachers, training
+from export.distill.corpus import Corpus, load_corpus, second_texts
+from export.distill.settings import Settings, load_settings
+from export.distill.start import lift, reach
+from export.errors import ExportError
+from export.modeling import JinaBertModel
+from runtime.threads import default_threads
+from runtime.tokenizer import WordPiece
+
+__all__ = ["Job", "run"]
+
+REACH_TEXTS, REACH_TOKENS = 64, 192
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the command line says."""
+
+    corpus: Path
+    teachers: tuple[Path, ...]
+    output: Path
+    recipe: Path
+    vocabulary: Path | None = None
+    evaluation: Path | None = None
+    dev: Path | None = None
+    score_steps: int = 100
+    steps: int | None = None
+    device: str | None = None
+    threads: int | None = None
+
+
+def run(job: Job, report: Callable[[str], None]) -> Path:
+    """
+    :param job: see the command line.
+    :param report: takes lines of progress.
+    :return: the folder of the checkpoint, ``output/checkpoint``.
+    :raises ExportError: something given is wrong.
+    """
+    settings = load_settings(job.recipe)
+    if job.steps is not None:
+        settings = dataclasses.replace(settings, steps=job.steps)
+    if len(job.teachers) != (2 if settings.second_texts else 1):
+        raise ExportError(
+            f"{len(job.teachers)} teachers given, and second_texts is {settings.second_texts} in {job.recipe}: "
+            "a second teacher goes with second_texts above 0"
+        )
+    device = job.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(job.threads or default_threads())
+    torch.manual_seed(settings.seed)
+    vocabulary = _vocabulary(job.vocabulary or job.teachers[0] / "vocab.txt")
+    teachers.check_vocabulary(job.teachers[0], vocabulary)
+    tokenizer = WordPiece(vocabulary)
+    pairs = None if job.dev is None else _pairs(job.dev)
+    job.output.mkdir(parents=True, exist_ok=True)
+    corpus = load_corpus(job.corpus, settings, tokenizer, job.evaluation, job.output / "texts.xz", report)
+    second = _second(job, settings, corpus, device, report)
+    model = _lift(job.teachers[0], settings, corpus, len(vocabulary)).to(device)
+    teacher = teachers.first_teacher(job.teachers[0]).to(device)
+    state = training.start(model, settings)
+    checkpoint = job.output / "checkpoint"
+    checkpoint.mkdir(exist_ok=True)
+
+    def score(scored: JinaBertModel) -> float:
+        assert pairs is not None
+        # A resumed or killed run has what was last scored.
+        student.write(scored, vocabulary, _record(job, settings, corpus, state), checkpoint)
+        return _spearman(scored, tokenizer, pairs)
+
+    if training.load_state(state, settings, job.output):
+        report(f"resumed at step {state.step:,}")
+    elif pairs is not None:
+        state.scores.append((0, score(state.averaged)))
+        report(f"step 0, dev score {100 * state.scores[0][1]:.2f}")
+    training.train(
+        state,
+        corpus,
+        teacher,
+        second,
+        settings,
+        save=lambda r: training.save_state(r, settings, job.output),
+        score=None if pairs is None else score,
+        report=report,
+        score_steps=job.score_steps,
+    )
+    student.write(state.averaged, vocabulary, _record(job, settings, corpus, state), checkpoint)
+    return checkpoint
+
+
+def _vocabulary(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExportError(f"{path} cannot be read as a vocabulary: {error}") from None
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+def _second(
+    job: Job, settings: Settings, corpus: Corpus, device: str, report: Callable[[str], None]
+) -> np.ndarray | None:
+    if not settings.second_texts:
+        return None
+    asked = [corpus.texts[text] for text in second_texts(corpus, settings).tolist()]
+    answers = teachers.vectors(job.teachers[1], asked, job.output / "second", device, report)
+    width = teachers.first_teacher(job.teachers[0]).config.hidden_size
+    # Behind the first teacher's dimensions and the constant one.
+    return teachers.principal_vectors(answers, settings.hidden - width - 1)
+
+
+def _lift(folder: Path, settings: Settings, corpus: Corpus, vocabulary: int) -> JinaBertModel:
+    looking = teachers.first_teacher(folder, attentions=True)
+    longest = np.argsort(-np.diff(corpus.offsets), kind="stable")[:REACH_TEXTS]
+    texts = (torch.from_numpy(corpus.tokens(int(text), REACH_TOKENS)) for text in longest)
+    return lift(looking, settings, vocabulary, reach(looking, texts))
+
+
+def _pairs(path: Path) -> tuple[list[float], list[str], list[str]]:
+    try:
+        rows = [line.rstrip("\n").split("\t") for line in path.open(encoding="utf-8")]
+        return [float(row[0]) for row in rows], [row[1] for row in rows], [row[2] for row in rows]
+    except (OSError, ValueError, IndexError) as error:
+        raise ExportError(f"{path} is not score TAB sentence TAB sentence: {error}") from None
+
+
+def _spearman(
+    model: JinaBertModel, tokenizer: WordPiece, pairs: tuple[list[float], list[str], list[str]]
+) -> float:
+    wanted, left, right = pairs
+    vectors = student.encode(model, tokenizer, left + right)
+    given = (vectors[: len(left)] * vectors[len(left) :]).sum(axis=1)
+    return float(spearmanr(wanted, given).statistic)
+
+
+def _record(job: Job, settings: Settings, corpus: Corpus, state: training.Run) -> dict[str, Any]:
+    return {
+        "made_by": "python -m export.distill",
+        "recipe": dataclasses.asdict(settings),
+        "teachers": [teacher.name for teacher in job.teachers],
+        "corpus": {"texts": len(corpus), "tokens": len(corpus.ids), "lines": corpus.counts},
+        "step": state.step,
+        "tokens": state.tokens,
+        "seconds": round(state.seconds),
+        "dev_scores": [[step, round(value, 5)] for step, value in state.scores],
+        "made_with": {"python": platform.python_version(), "torch": torch.__version__},
+    }

@@ -1,0 +1,125 @@
+"""The recipe: what is read, how the student starts, and how it is trained. A TOML file with the fields below."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from export.errors import ExportError
+
+__all__ = ["Settings", "Source", "fingerprint", "load_settings"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file of text, a unit (sentence, definition, paragraph) a line."""
+
+    file: str  # NAME.txt or NAME.txt.xz in the corpus folder
+    texts: int = 0  # at most so many, chosen at random; 0: all
+    prose: bool = False  # its lines follow each other, so that neighbours can be joined to long documents
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that decides what comes out. Defaults are those of the embedded model where a number is general."""
+
+    sources: tuple[Source, ...]
+    # The student
+    layers: tuple[int, ...] = (0, 1, 2, 3, 4, 5)  # of the first teacher, taken over in this order
+    hidden: int = 512
+    heads: int = 16
+    intermediate: int = 1536
+    constant: float = 2.0  # value of the dimension that is constant at the start, see start.py
+    # Text
+    seed: int = 1
+    smallest_characters: int = 12
+    longest_tokens: int = 192  # of a text in a batch of short texts
+    batch_tokens: int = 3072
+    document_tokens: tuple[int, ...] = (256, 512, 1024, 2048)  # of a document in a batch of long ones
+    long_every: int = 4  # each such batch is one of long documents; 0: none
+    second_texts: int = 0  # texts that the second teacher is asked about; 0: it is not used
+    # Optimisation
+    steps: int = 2000
+    warmup_steps: int = 50
+    decay: float = 0.4  # the last share of the steps, in which the learning rate goes down to nothing
+    learning_rate: float = 4e-4
+    average: float = 0.99  # of the weights, per step
+    temperature: float = 0.05
+    second_weight: float = 0.3  # of the second teacher in the similarity of two texts
+    weights: dict[str, float] = field(
+        default_factory=lambda: {"token": 1.0, "vector": 3.0, "similarity": 0.5, "document": 0.5}
+    )
+
+
+def load_settings(path: Path) -> Settings:
+    """
+    :param path: a TOML file: the fields of ``Settings``, and a table ``[[sources]]`` for each source.
+    :return: the settings, checked.
+    :raises ExportError: the file or a field is missing, unknown or of the wrong type.
+    """
+    try:
+        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ExportError(f"{path} cannot be read ({error.strerror}): give the recipe's file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ExportError(f"{path} is not valid TOML: {error}") from None
+    raw_sources = fields.pop("sources", None)
+    if not isinstance(raw_sources, list) or not raw_sources:
+        raise ExportError(f"{path} names no text: add [[sources]] tables with a file each")
+    sources = tuple(_make(Source, source, f"{path}: [[sources]]") for source in raw_sources)
+    settings: Settings = _make(Settings, {**fields, "sources": sources}, str(path))
+    _check(settings, path)
+    return settings
+
+
+def fingerprint(settings: Settings) -> str:
+    """
+    :return: all that a run must not change between its start and a resumption, as JSON. The number of steps may grow.
+    """
+    fields = dataclasses.asdict(settings)
+    for free in ("steps", "decay"):
+        del fields[free]
+    return json.dumps(fields, sort_keys=True)
+
+
+def _make(kind: Any, fields: Any, where: str) -> Any:
+    if not isinstance(fields, dict):
+        raise ExportError(f"{where} is {fields!r}, expected a table")
+    known = {f.name: f for f in dataclasses.fields(kind)}
+    for name, value in fields.items():
+        if name not in known:
+            raise ExportError(f"{where}: {name} is not a setting; there are {', '.join(known)}")
+        if isinstance(value, list):
+            fields[name] = value = tuple(value)
+        default = known[name].default
+        if default is dataclasses.MISSING:
+            continue
+        wanted = (int, float) if isinstance(default, float) else type(default)
+        if not isinstance(value, wanted) or isinstance(value, bool) != isinstance(default, bool):
+            raise ExportError(f"{where}: {name} is {value!r}, expected something like {default!r}")
+    missing = [
+        f.name
+        for f in known.values()
+        if f.default is dataclasses.MISSING
+        and f.default_factory is dataclasses.MISSING
+        and f.name not in fields
+    ]
+    if missing:
+        raise ExportError(f"{where}: {', '.join(missing)} is missing")
+    return kind(**fields)
+
+
+def _check(settings: Settings, path: Path) -> None:
+    for name in ("hidden", "heads", "intermediate", "longest_tokens", "batch_tokens", "steps"):
+        if getattr(settings, name) < 1:
+            raise ExportError(f"{path}: {name} is {getattr(settings, name)}, expected at least 1")
+    if settings.hidden % settings.heads:
+        raise ExportError(f"{path}: hidden {settings.hidden} is not divisible by heads {settings.heads}")
+    if set(settings.weights) != {"token", "vector", "similarity", "document"}:
+        raise ExportError(f"{path}: weights must name token, vector, similarity and document")
+    if not 0 <= settings.second_weight < 1 or not 0 <= settings.average < 1 or not 0 <= settings.decay <= 1:
+        raise ExportError(f"{path}: second_weight, average and decay lie between 0 and 1")

@@ -1,0 +1,174 @@
+"""The teachers: sentence-transformers folders of BERT or MPNet, mean pooling, read from disk only.
+
+The first teacher shares the student's vocabulary and is run along in every step, so that each token has a target. The
+second may be of any size and vocabulary: it is asked once, about some of the texts, and its answers are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from torch import Tensor
+from torch.nn import functional
+from transformers import AutoModel, BertModel, PreTrainedModel
+
+from export.config import read_json
+from export.errors import ExportError
+
+__all__ = [
+    "WINDOW",
+    "check_vocabulary",
+    "first_teacher",
+    "mean",
+    "principal_vectors",
+    "token_targets",
+    "vectors",
+]
+
+WINDOW = 254  # tokens of a document that the first teacher sees at a time, [CLS] and [SEP] aside
+CLS, SEP = 101, 102
+# Texts in a file of kept vectors; a run that is cut off loses less than one file.
+SHARD = 4096
+TOKENS_AT_ONCE = 8192
+
+
+def first_teacher(folder: Path, *, attentions: bool = False) -> BertModel:
+    """
+    :param folder: of a BERT encoder.
+    :param attentions: it must be able to give its attention (slower).
+    :return: the encoder without its pooler, in fp32.
+    :raises ExportError: the folder holds something else.
+    """
+    kind = read_json(folder / "config.json").get("model_type")
+    if kind != "bert":
+        raise ExportError(f"{folder} holds a {kind} model: the first teacher is a BERT encoder")
+    implementation = "eager" if attentions else "sdpa"
+    try:
+        teacher: BertModel = BertModel.from_pretrained(
+            folder, add_pooling_layer=False, attn_implementation=implementation, local_files_only=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ExportError(f"{folder} cannot be read as a BERT encoder: {error}") from None
+    return teacher.eval()
+
+
+def check_vocabulary(folder: Path, tokens: Sequence[str]) -> None:
+    """
+    :param folder: of the first teacher.
+    :param tokens: the student's vocabulary.
+    :raises ExportError: the teacher's is not the beginning of it.
+    """
+    try:
+        own = (folder / "vocab.txt").read_text(encoding="utf-8").split("\n")
+    except OSError as error:
+        raise ExportError(f"{folder / 'vocab.txt'} cannot be read: {error.strerror}") from None
+    own = own[:-1] if own[-1] == "" else own
+    if list(tokens[: len(own)]) != own:
+        raise ExportError(f"{folder}: its vocab.txt is not the beginning of the student's vocabulary")
+
+
+def mean(hidden: Tensor, mask: Tensor) -> Tensor:
+    """
+    :param hidden: float [batch, length, width].
+    :param mask: 1 for a real token and 0 for padding, [batch, length].
+    :return: the mean over real tokens, of length 1, float32 [batch, width].
+    """
+    weights = mask.to(torch.float32)[:, :, None]
+    return functional.normalize((hidden.float() * weights).sum(1) / weights.sum(1), dim=-1)
+
+
+def token_targets(teacher: BertModel, ids: Tensor, mask: Tensor) -> Tensor:
+    """
+    :param teacher: the first teacher.
+    :param ids: int64 [batch, length], [CLS] and [SEP] included; of any length.
+    :param mask: [batch, length].
+    :return: float32 [batch, length, width]. Documents, which fill their row and are longer than the window, are seen in
+        windows of nearly the same size; their [CLS] is that of the first window and their [SEP] that of the last.
+    """
+    length = ids.shape[1]
+    with torch.no_grad(), torch.autocast(ids.device.type, torch.bfloat16):
+        if length <= WINDOW + 2:
+            states: Tensor = teacher(input_ids=ids, attention_mask=mask).last_hidden_state
+            return states.float()
+        parts = torch.tensor_split(ids[:, 1:-1], -(-(length - 2) // WINDOW), dim=1)
+        outputs = []
+        for i, part in enumerate(parts):
+            framed = functional.pad(functional.pad(part, (1, 0), value=CLS), (0, 1), value=SEP)
+            states = teacher(input_ids=framed).last_hidden_state
+            outputs.append(states[:, (0 if i == 0 else 1) : (None if i == len(parts) - 1 else -1)])
+    return torch.cat(outputs, dim=1).float()
+
+
+def vectors(
+    folder: Path, texts: Sequence[str], cache: Path, device: str, report: Callable[[str], None]
+) -> NDArray[np.float16]:
+    """
+    :param folder: of a teacher with mean pooling, in sentence-transformers layout.
+    :param texts: what it is asked about, always the same for the same cache.
+    :param cache: folder for the answers; what is there is not asked for again.
+    :return: float16 [texts, width], of length 1.
+    :raises ExportError: the folder does not hold such a teacher.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    shards = [cache / f"{start:08}.npy" for start in range(0, len(texts), SHARD)]
+    if not all(shard.exists() for shard in shards):
+        pooling = read_json(folder / "1_Pooling" / "config.json")
+        if not pooling.get("pooling_mode_mean_tokens"):
+            raise ExportError(f"{folder}: 1_Pooling/config.json does not say mean pooling")
+        try:
+            model = AutoModel.from_pretrained(folder, local_files_only=True, add_pooling_layer=False)
+            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception as error:  # tokenizers raises Exception itself
+            raise ExportError(f"{folder} cannot be read as a teacher: {error}") from None
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(384)
+        model.eval().to(device)
+        for number, shard in enumerate(shards):
+            if shard.exists():
+                continue
+            part = _ask(model, tokenizer, texts[number * SHARD : (number + 1) * SHARD], device)
+            partial = shard.with_suffix(".partial")
+            with partial.open("wb") as file:
+                np.save(file, part)
+            partial.replace(shard)
+            report(f"{folder.name}: {min(len(texts), (number + 1) * SHARD):,} of {len(texts):,} texts")
+    return np.concatenate([np.load(shard) for shard in shards])
+
+
+def _ask(
+    model: PreTrainedModel, tokenizer: Tokenizer, texts: Sequence[str], device: str
+) -> NDArray[np.float16]:
+    encoded = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
+    order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
+    answers: dict[int, NDArray[np.float16]] = {}
+    while order:
+        count = max(1, min(len(order), TOKENS_AT_ONCE // len(encoded[order[-1]])))
+        batch, order = order[-count:], order[:-count]
+        rows = torch.nn.utils.rnn.pad_sequence(
+            [torch.tensor(encoded[i]) for i in batch], batch_first=True
+        ).to(device)
+        lengths = torch.tensor([len(encoded[i]) for i in batch], device=device)
+        mask = (torch.arange(rows.shape[1], device=device) < lengths[:, None]).long()
+        with torch.no_grad(), torch.autocast(device, torch.bfloat16):
+            hidden = model(input_ids=rows, attention_mask=mask).last_hidden_state
+        answers |= dict(zip(batch, mean(hidden, mask).cpu().numpy().astype(np.float16), strict=True))
+    return np.stack([answers[i] for i in range(len(texts))])
+
+
+def principal_vectors(answers: NDArray[np.float16], dimensions: int) -> NDArray[np.float32]:
+    """
+    :param answers: [texts, width].
+    :param dimensions: to keep.
+    :return: float32 [texts, dimensions], of length 1: the principal components about the origin, so that the dot
+        products of the whole vectors are kept as well as that many dimensions can.
+    """
+    full = answers.astype(np.float32)
+    _, basis = np.linalg.eigh(full.T @ full)
+    kept = full @ basis[:, ::-1][:, :dimensions]
+    normalised: NDArray[np.float32] = kept / np.linalg.norm(kept, axis=1, keepdims=True)
+    return normalised

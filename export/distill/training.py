@@ -1,0 +1,221 @@
+"""The loop: steps, the averaged weights, and a state on disk that a killed run goes on from."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import BertModel
+
+from export.distill import losses, teachers
+from export.distill.corpus import Batch, Corpus, batches, second_texts
+from export.distill.settings import Settings, fingerprint
+from export.errors import ExportError
+from export.modeling import JinaBertModel
+
+__all__ = ["Run", "load_state", "rate", "save_state", "train"]
+
+STATE = "state.pt"
+REPORT_STEPS = 20
+
+
+@dataclass
+class Run:
+    """Where a training stands."""
+
+    student: JinaBertModel
+    averaged: JinaBertModel
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0  # in steps, over all resumptions
+    scores: list[tuple[int, float]] = dataclasses.field(default_factory=list)
+
+
+def start(student: JinaBertModel, settings: Settings) -> Run:
+    """
+    :return: a run at step 0; the student is trained in place.
+    """
+    averaged = JinaBertModel(student.config).to(student.device)
+    averaged.load_state_dict(student.state_dict())
+    averaged.requires_grad_(False).eval()
+    optimizer = torch.optim.AdamW(
+        student.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), eps=1e-8, weight_decay=0.0
+    )
+    return Run(student.train(), averaged, optimizer)
+
+
+def rate(step: int, settings: Settings) -> float:
+    """
+    :return: the learning rate of a step: up in ``warmup_steps``, level, and down to 0 in the last ``decay`` of them.
+    """
+    falling = max(1.0, settings.decay * settings.steps)
+    share = min(1.0, (step + 1) / settings.warmup_steps, (settings.steps - step) / falling)
+    return settings.learning_rate * share
+
+
+def train(
+    run: Run,
+    corpus: Corpus,
+    teacher: BertModel,
+    second: NDArray[np.float32] | None,
+    settings: Settings,
+    *,
+    save: Callable[[Run], None],
+    score: Callable[[JinaBertModel], float] | None,
+    report: Callable[[str], None],
+    save_seconds: float = 180.0,
+    score_steps: int = 100,
+) -> None:
+    """
+    :param run: at any step; goes on to ``settings.steps``.
+    :param second: the second teacher's vectors of ``second_texts``, float32 [texts, dimensions], or None.
+    :param save: writes the state of a run.
+    :param score: of a model on held-out text, or None.
+    :param report: takes lines of progress.
+    """
+    rows = {} if second is None else {int(t): i for i, t in enumerate(second_texts(corpus, settings))}
+    stream: Iterator[Batch] = batches(corpus, settings, first=run.step)
+    means: dict[str, float] = {}
+    saved = time.monotonic()
+    first_step, first_tokens, first_seconds = run.step, run.tokens, run.seconds
+    while run.step < settings.steps:
+        began = time.monotonic()
+        for group in run.optimizer.param_groups:
+            group["lr"] = rate(run.step, settings)
+        parts, tokens = _losses(run.student, teacher, next(stream), corpus, second, rows, settings)
+        loss = sum(
+            (settings.weights[name.split()[-1]] * part for name, part in parts.items()), torch.zeros(())
+        )
+        if not bool(torch.isfinite(loss)):
+            raise ExportError(
+                f"the loss is {float(loss)} at step {run.step}: lower learning_rate and start again"
+            )
+        run.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(run.student.parameters(), 1.0)
+        run.optimizer.step()
+        _average(run.averaged, run.student, min(settings.average, (run.step + 1) / (run.step + 10)))
+        run.step += 1
+        run.tokens += tokens
+        run.seconds += time.monotonic() - began
+        for name, part in parts.items():
+            means[name] = means.get(name, float(part)) * 0.9 + float(part) * 0.1
+        if run.step % REPORT_STEPS == 0 or run.step == settings.steps:
+            spent = run.seconds - first_seconds
+            left = spent / (run.step - first_step) * (settings.steps - run.step)
+            report(
+                f"step {run.step:,} of {settings.steps:,}, {(run.tokens - first_tokens) / spent:,.0f} tokens/s, "
+                f"{left / 60:.0f} min left, loss "
+                + ", ".join(f"{name} {value:.4f}" for name, value in sorted(means.items()))
+            )
+        last = run.step == settings.steps
+        if score is not None and (last or run.step % score_steps == 0):
+            run.scores.append((run.step, score(run.averaged)))
+            report(f"step {run.step:,}, dev score {100 * run.scores[-1][1]:.2f}")
+        if last or time.monotonic() - saved > save_seconds:
+            save(run)
+            saved = time.monotonic()
+
+
+def _losses(
+    student: JinaBertModel,
+    teacher: BertModel,
+    batch: Batch,
+    corpus: Corpus,
+    second: NDArray[np.float32] | None,
+    rows: dict[int, int],
+    settings: Settings,
+) -> tuple[dict[str, Tensor], int]:
+    device = student.device
+    ids, mask = _padded([corpus.tokens(text, settings.longest_tokens) for text in batch.texts], device)
+    with torch.autocast(device.type, torch.bfloat16):
+        hidden = student(ids, mask).last_hidden_state
+    target = losses.Target(teachers.token_targets(teacher, ids, mask), mask)
+    tokens = int(mask.sum())
+    if not batch.documents:
+        vectors, width = teachers.mean(target.states, mask), hidden.shape[-1]
+        if second is None:
+            vectors = torch.nn.functional.pad(vectors, (0, width - vectors.shape[1]))
+        elif batch.second:
+            answers = torch.from_numpy(second[[rows[text] for text in batch.texts]]).to(device)
+            vectors = losses.combined(vectors, answers, width, settings.second_weight)
+        return losses.text_losses(hidden, target, vectors, settings.temperature), tokens
+    long, long_mask = _padded(batch.documents, device)
+    with torch.autocast(device.type, torch.bfloat16):
+        states = student(long, long_mask).last_hidden_state
+    long_target = losses.Target(teachers.token_targets(teacher, long, long_mask), long_mask)
+    parts = losses.document_losses(states, long_target, hidden, target, settings.temperature)
+    return {
+        ("long token" if name == "token" else name): part for name, part in parts.items()
+    }, tokens + long.numel()
+
+
+def _padded(texts: list[NDArray[np.int64]], device: torch.device) -> tuple[Tensor, Tensor]:
+    rows = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(text) for text in texts], batch_first=True)
+    lengths = torch.tensor([len(text) for text in texts])
+    mask = (torch.arange(rows.shape[1]) < lengths[:, None]).long()
+    return rows.to(device), mask.to(device)
+
+
+def _average(averaged: JinaBertModel, student: JinaBertModel, keep: float) -> None:
+    with torch.no_grad():
+        for old, new in zip(averaged.parameters(), student.parameters(), strict=True):
+            old.lerp_(new, 1 - keep)
+
+
+def save_state(run: Run, settings: Settings, folder: Path) -> None:
+    """Write all that a resumption needs, whole or not at all.
+
+    :param folder: the file is ``state.pt`` in it.
+    """
+    state = {
+        "settings": fingerprint(settings),
+        "student": run.student.state_dict(),
+        "averaged": run.averaged.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+        "step": run.step,
+        "tokens": run.tokens,
+        "seconds": run.seconds,
+        "scores": run.scores,
+    }
+    partial = folder / (STATE + ".partial")
+    with partial.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(folder / STATE)
+
+
+def load_state(run: Run, settings: Settings, folder: Path) -> bool:
+    """Take up the state that an earlier process left.
+
+    :param run: at step 0, changed in place.
+    :return: whether there was one.
+    :raises ExportError: it is damaged, or of another recipe.
+    """
+    path = folder / STATE
+    if not path.exists():
+        return False
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=run.student.device, weights_only=True)
+    except Exception as error:  # a damaged file raises anything
+        raise ExportError(f"{path} is damaged ({type(error).__name__}): remove it to start again") from None
+    if state["settings"] != fingerprint(settings):
+        raise ExportError(f"{path} is of another recipe: restore the recipe, or name another --output")
+    run.student.load_state_dict(state["student"])
+    run.averaged.load_state_dict(state["averaged"])
+    run.optimizer.load_state_dict(state["optimizer"])
+    run.step, run.tokens, run.seconds = state["step"], state["tokens"], state["seconds"]
+    run.scores = [tuple(pair) for pair in state["scores"]]
+    return not math.isnan(run.seconds)
