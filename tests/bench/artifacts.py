@@ -3,6 +3,7 @@
 plain/      fp32 graph as optimum exports it, with the files that fastembed and others read beside it
 optimum/    the same, quantised to int8 as optimum documents it
 unblocked/  our int8 graph without the branch for long texts
+fp32/       our graph in fp32, as `python -m export --precision fp32` makes it
 products/   the model's int8 weight products and nothing else
 """
 
@@ -58,6 +59,10 @@ class Artifacts:
         """:return: a model folder of ours whose graph has no branch for long texts."""
         return self._once(self._ours / "unblocked", self._make_unblocked)
 
+    def fp32(self) -> Path:
+        """:return: a model folder of ours in fp32."""
+        return self._once(self._ours / "fp32", self._make_fp32)
+
     def products(self) -> Path:
         """:return: products.onnx."""
         return self._once(self._ours / "products", self._make_products)
@@ -105,15 +110,32 @@ class Artifacts:
 
     def _make_unblocked(self, folder: Path) -> None:
         from export import graph
+
+        self._write(graph.rewrite(self._coarse(folder), blocked=False), folder, {"alone_tokens": None})
+
+    def _make_fp32(self, folder: Path) -> None:
+        from export import graph
+
+        self._write(
+            graph.rewrite(self._coarse(folder), precision="fp32"),
+            folder,
+            {"precision": "fp32", "scheme": None, "alone_tokens": graph.ALONE_TOKENS},
+        )
+
+    def _coarse(self, folder: Path) -> Any:
+        traced = self._trace(folder / "coarse.onnx", coarse=True)
+        (folder / "coarse.onnx").unlink()
+        return traced
+
+    def _write(self, model: Any, folder: Path, changes: dict[str, Any]) -> None:
+        """Write a model folder whose manifest differs from ours in `changes`."""
         from export.folder import save_model
         from runtime.manifest import content_checksum, file_facts
 
-        coarse = self._trace(folder / "coarse.onnx", coarse=True)
-        (folder / "coarse.onnx").unlink()
-        save_model(graph.rewrite(coarse, blocked=False), folder)
+        save_model(model, folder)
         shutil.copy(self.model / VOCABULARY, folder)
         facts = {path.name: file_facts(path)._asdict() for path in folder.iterdir()}
-        document = dict(self.manifest.document) | {"alone_tokens": None, "files": facts}
+        document = dict(self.manifest.document) | changes | {"files": facts}
         document["checksum"] = content_checksum(document)
         (folder / "manifest.json").write_text(json.dumps(document), encoding="utf-8")
 
@@ -130,9 +152,7 @@ class Artifacts:
         from export.graph.builder import FLOAT, Builder, value
         from export.graph.weights import MATRICES
 
-        coarse = self._trace(folder / "coarse.onnx", coarse=True)
-        (folder / "coarse.onnx").unlink()
-        rewritten = graph.rewrite(coarse, blocked=False)
+        rewritten = graph.rewrite(self._coarse(folder), blocked=False)
         stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in rewritten.graph.initializer}
         hidden, intermediate = self.manifest.dimension, self.manifest.intermediate
         g = Builder()

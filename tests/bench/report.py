@@ -46,6 +46,7 @@ class Chart:
     x_label: str = ""
     logarithmic: bool = False  # both axes of lines, the y axis of bars
     bars: bool = False
+    width: float = 5.2  # inches
 
 
 @dataclass
@@ -57,6 +58,7 @@ class Result:
     charts: list[Chart] = field(default_factory=list)
     data: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    passed: bool = True  # the benchmark's own targets, where it has any
 
 
 def figure(value: float, unit: str = "") -> str:
@@ -110,8 +112,14 @@ def write(result: Result, folder: Path) -> list[Path]:
 def _draw(charts: Sequence[Chart], path: Path) -> None:
     from matplotlib import pyplot as plt
 
+    widths = [chart.width for chart in charts]
     drawing, axes = plt.subplots(
-        1, len(charts), figsize=(5.2 * len(charts), 3.8), layout="constrained", squeeze=False
+        1,
+        len(charts),
+        figsize=(sum(widths), 3.8),
+        width_ratios=widths,
+        layout="constrained",
+        squeeze=False,
     )
     for chart, ax in zip(charts, axes[0], strict=True):
         for number, (name, values) in enumerate(chart.series.items()):

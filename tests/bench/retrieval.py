@@ -74,13 +74,14 @@ def measure(
 
     :param encode: texts to vectors [n, D], of any length.
     :param name: one of SETS.
-    :param limit: only so many queries, and of the documents theirs and ten times as many others.
+    :param limit: only so many queries, and of the documents up to ten of each and ten times `limit` others.
     :param folder: holds the sets.
     :return: see score.
     """
     documents, queries, relevant = load(folder / name)
     if limit is not None:
-        queries, relevant = queries[:limit], relevant[:limit]
+        queries = queries[:limit]
+        relevant = [dict(list(own.items())[:FIRST]) for own in relevant[:limit]]
         kept = sorted({*range(10 * limit), *(number for own in relevant for number in own)})
         kept = [number for number in kept if number < len(documents)]
         place = {number: new for new, number in enumerate(kept)}

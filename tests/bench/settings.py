@@ -13,7 +13,11 @@ from tests.bench.environments import python_of
 from tests.bench.harness import Worker, WorkerError
 from tests.bench.peers import ENVIRONMENT
 
-__all__ = ["Settings"]
+__all__ = ["Settings", "SettingsError"]
+
+
+class SettingsError(ValueError):
+    """One line: what was asked for that there is not."""
 
 
 @dataclass
@@ -27,6 +31,7 @@ class Settings:
     quick: bool = False  # so little work that figures mean nothing: does it run at all
     only: frozenset[str] = frozenset()  # peers; empty for all
     cases: frozenset[str] = field(default_factory=frozenset)  # empty for all
+    teacher: Path | None = None  # of quality: the model that ours was distilled from
 
     def chosen(self, peers: Iterable[str]) -> list[str]:
         """:return: Those of the peers that take part."""
