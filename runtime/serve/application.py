@@ -73,7 +73,13 @@ def create(engine: Engine, metrics: Metrics) -> Front:
             Route("/metrics", routes.metrics, methods=["GET"]),
             Route("/openapi.json", routes.openapi, methods=["GET"]),
         ],
-        exception_handlers={404: _no_route, 405: _no_route, ServiceError: _failure, ClientLeftError: _left},
+        exception_handlers={
+            404: _no_route,
+            405: _no_route,
+            ServiceError: _failure,
+            ClientLeftError: _left,
+            Exception: _unforeseen,
+        },
         lifespan=lifespan,
     )
     return Front(app, engine.settings, metrics)
@@ -351,6 +357,10 @@ async def _left_early(request: Request) -> None:
 
 async def _failure(request: Request, failure: ServiceError) -> Response:
     return failed(failure, request.url.path)
+
+
+async def _unforeseen(request: Request, error: Exception) -> Response:
+    return failed(of_model(error), request.url.path)  # Starlette raises it again, for front.py to report
 
 
 async def _left(_: Request, __: ClientLeftError) -> Callable[..., Awaitable[None]]:

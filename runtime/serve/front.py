@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, Response
 
-from .failures import ServiceError
+from .failures import ServiceError, of_model
 from .settings import accepts
 
 if TYPE_CHECKING:
@@ -74,8 +74,7 @@ class Front:
             except Exception as error:
                 report(error)
                 if status == 0:
-                    failure = ServiceError(500, "internal_error", "the service failed; its log says how")
-                    await failed(failure, path)(scope, receive, sending)
+                    await failed(of_model(error), path)(scope, receive, sending)
         finally:
             self._active -= 1
             self._metrics.active.set(self._active)

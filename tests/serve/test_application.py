@@ -1,0 +1,230 @@
+"""The routes in this process, with the tiny model: what needs a model that fails, little memory, or a slow client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from runtime import Embedder, OutOfMemoryError
+from runtime.session import Session
+from tests.tiny import make_model
+
+pytest.importorskip("starlette")
+httpx = pytest.importorskip("httpx")
+
+JSON = {"Content-Type": "application/json"}
+Make = Callable[..., Any]
+
+
+def test_embed_of_text_embeddings_inference(tiny_folder: Path, local: Make, tiny: Embedder) -> None:
+    service = local(tiny_folder)
+    texts = ["hello world", "", "abc"]
+    answer = service.ask("POST", "/embed", json={"inputs": texts})
+    np.testing.assert_array_equal(np.float32(answer.json()), tiny.encode(texts))
+    ids = [tiny.tokenizer.encode(texts[0]), texts[2]]
+    answer = service.ask("POST", "/embed", json={"inputs": ids, "normalize": False, "dimensions": 16})
+    np.testing.assert_array_equal(
+        np.float32(answer.json()), tiny.encode([texts[0], texts[2]], normalize=False)
+    )
+
+
+def test_embed_cuts_the_end_that_it_is_told(tiny_folder: Path, local: Make, tiny: Embedder) -> None:
+    service = local(tiny_folder)
+    text = "a " * 10 + "z " * 30
+    refused = service.ask("POST", "/embed", json={"inputs": text})
+    assert (refused.status_code, refused.json()["error_type"]) == (413, "Validation")
+    assert "42 tokens, more than 32" in refused.json()["error"]
+    for direction, kept in (("right", text[: 2 * 30]), ("Left", text[-2 * 30 :])):
+        asked = {"inputs": text, "truncate": True, "truncation_direction": direction}
+        answer = service.ask("POST", "/embed", json=asked)
+        np.testing.assert_array_equal(np.float32(answer.json()), [tiny.encode(kept)])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"prompt_name": "query"}, "prompt_name: this model has no prompts"),
+        ({"dimensions": 8}, "this model has 16"),
+        ({"normalize": 1}, "normalize"),
+        ({"inputs": []}, "empty list"),
+    ],
+)
+def test_embed_says_what_it_does_not_do(
+    tiny_folder: Path, local: Make, options: dict[str, Any], words: str
+) -> None:
+    answer = local(tiny_folder).ask("POST", "/embed", json={"inputs": "hello", **options})
+    assert answer.status_code == 422
+    assert set(answer.json()) == {"error", "error_type"}
+    assert words in answer.json()["error"]
+
+
+def test_tokenize_tells_where_tokens_stand(tiny_folder: Path, local: Make) -> None:
+    service = local(tiny_folder)
+    first, second = service.ask("POST", "/tokenize", json={"inputs": ["Hello, ab", ""]}).json()
+    assert [(token["text"], token["special"], token["start"], token["stop"]) for token in first] == [
+        ("[CLS]", True, None, None),
+        ("Hello", False, 0, 5),
+        (",", False, 5, 6),
+        ("a", False, 7, 8),
+        ("b", False, 8, 9),
+        ("[SEP]", True, None, None),
+    ]
+    assert [token["id"] for token in second] == [2, 3]
+    asked = {"inputs": "Hello", "add_special_tokens": False}
+    assert [len(tokens) for tokens in service.ask("POST", "/tokenize", json=asked).json()] == [1]
+
+
+def test_info_and_health(tiny_folder: Path, local: Make) -> None:
+    service = local(tiny_folder, max_texts=7)
+    info = service.ask("GET", "/info").json()
+    assert (info["model_id"], info["max_input_length"], info["max_client_batch_size"]) == ("tiny", 32, 7)
+    assert info["model_type"] == {"embedding": {"pooling": "mean"}}
+    assert service.ask("GET", "/health").json() == {"status": "ok"}
+    service.engine.close()
+    answer = service.ask("GET", "/health")
+    assert (answer.status_code, answer.json()["error_type"]) == (503, "Unhealthy")
+
+
+def test_a_vector_that_is_not_finite_fails_its_request_alone(
+    tmp_path: Path, local: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service = local(make_model(tmp_path / "poison", poison=True))
+    asked = [("POST", "/v1/embeddings", {"json": {"input": text}}) for text in ("a b", "a z", "b a")]
+    answers = service.ask_all([*asked, ("POST", "/embed", {"json": {"inputs": ["z"]}})])
+    assert [answer.status_code for answer in answers] == [200, 500, 200, 424]
+    assert answers[1].json()["error"]["code"] == "not_finite"
+    assert answers[3].json()["error_type"] == "Backend"
+    assert "internal error: OutputError" in capsys.readouterr().err
+
+
+def test_texts_that_memory_does_not_allow_are_refused(tiny_folder: Path, local: Make) -> None:
+    service = local(tiny_folder)
+    service.engine.longest = 10
+    answer = service.ask("POST", "/v1/embeddings", json={"input": ["hello", "a " * 20]})
+    assert answer.status_code == 413
+    error = answer.json()["error"]
+    assert error["code"] == "out_of_memory"
+    assert "input[1] has 22 tokens; the service has memory for 10" in error["message"]
+
+
+def test_too_little_memory_is_said_at_the_start(tiny_folder: Path, local: Make) -> None:
+    with pytest.raises(OutOfMemoryError, match=r"20 MB of memory are too little: lower --threads \(1\)"):
+        local(tiny_folder, memory=20 << 20)
+
+
+def test_a_batch_that_finds_no_memory_is_tried_text_by_text(
+    tiny_folder: Path, local: Make, tiny: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = local(tiny_folder)
+    texts = ["hello", "world", "a b"]
+    wanted, run = tiny.encode(texts), Session.run
+
+    def short_of_memory(self: Session, ids: Any, mask: Any, **options: Any) -> Any:
+        if len(ids) > 1 or ids.shape[1] > 20:
+            raise OutOfMemoryError("no memory")
+        return run(self, ids, mask, **options)
+
+    monkeypatch.setattr(Session, "run", short_of_memory)
+    answer = service.ask("POST", "/v1/embeddings", json={"input": texts})
+    found = np.float32([item["embedding"] for item in answer.json()["data"]])
+    np.testing.assert_array_equal(found, wanted)
+    answer = service.ask("POST", "/v1/embeddings", json={"input": "a " * 25})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "out_of_memory")
+    assert answer.headers["Retry-After"] == "1"
+
+
+def test_an_error_that_nobody_foresaw_tells_nothing(
+    tiny_folder: Path, local: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service = local(tiny_folder)
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr(service.engine.tokenizer, "encode_with_offsets", broken)
+    monkeypatch.setattr(Session, "run", broken)
+    asked = [
+        ("POST", "/tokenize", {"json": {"inputs": "a"}}),
+        ("POST", "/v1/embeddings", {"json": {"input": "a"}}),
+    ]
+    answers = service.ask_all(asked)
+    assert [answer.status_code for answer in answers] == [424, 500]
+    error = capsys.readouterr().err
+    assert error.count("internal error: ZeroDivisionError at broken, line ") == 2
+    assert "secret" not in error + answers[0].text + answers[1].text
+
+
+def test_a_body_that_does_not_arrive(tiny_folder: Path, local: Make) -> None:
+    service = local(tiny_folder, body_seconds=0.2)
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b'{"input": '
+        await asyncio.sleep(30)
+
+    answer = service.ask("POST", "/v1/embeddings", content=slowly(), headers=JSON)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (408, "body_timeout")
+
+
+def test_more_requests_than_allowed_at_once(tiny_folder: Path, local: Make) -> None:
+    service = local(tiny_folder, max_requests=2)
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b'{"input": '
+        await asyncio.sleep(0.5)
+        yield b'"hello"}'
+
+    asked = [("POST", "/v1/embeddings", {"content": slowly(), "headers": JSON}) for _ in range(4)]
+    answers = service.ask_all([*asked, ("GET", "/health", {})])
+    assert sorted(answer.status_code for answer in answers) == [200, 200, 200, 429, 429]
+    refused = next(answer for answer in answers if answer.status_code == 429)
+    assert refused.headers["Retry-After"] == "1"
+    assert service.ask("POST", "/v1/embeddings", json={"input": "hello"}).status_code == 200
+
+
+def test_unknown_paths_and_methods(tiny_folder: Path, local: Make) -> None:
+    service = local(tiny_folder)
+    missing = service.ask("GET", "/v2/embeddings")
+    assert (missing.status_code, missing.json()["error"]["code"]) == (404, "not_found")
+    wrong = service.ask("GET", "/v1/embeddings")
+    assert (wrong.status_code, wrong.headers["Allow"]) == (405, "POST")
+    assert wrong.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_api_keys(tiny_folder: Path, tmp_path: Path, local: Make) -> None:
+    from runtime.serve.settings import read_keys
+
+    file = tmp_path / "keys"
+    file.write_text("# of the team\nsecond-key\n\nthird-key\n")
+    service = local(tiny_folder, keys=read_keys("first-key", str(file)))
+
+    def ask(path: str, authorization: str | None) -> int:
+        headers = {} if authorization is None else {"Authorization": authorization}
+        method, options = ("POST", {"json": {"input": "a"}}) if path == "/v1/embeddings" else ("GET", {})
+        answer = service.ask(method, path, headers=headers, **options)
+        if answer.status_code == 401:
+            assert answer.headers["WWW-Authenticate"] == "Bearer"
+        status: int = answer.status_code
+        return status
+
+    for key in ("first-key", "second-key", "third-key"):
+        assert ask("/v1/embeddings", f"Bearer {key}") == 200
+        assert ask("/info", f"bearer {key}") == 200
+    for wrong in (
+        None,
+        "",
+        "Bearer",
+        "Bearer ",
+        "Bearer first-ke",
+        "Bearer first-key2",
+        "Basic first-key",
+        "first-key",
+    ):
+        for path in ("/v1/embeddings", "/info", "/metrics", "/nowhere"):
+            assert ask(path, wrong) == 401
+    for path in ("/", "/health", "/openapi.json"):
+        assert ask(path, None) == 200
