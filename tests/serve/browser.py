@@ -47,6 +47,13 @@ class Page:
         self._session: str | None = None
         self.requests: list[str] = []  # URLs
         self.complaints: list[str] = []
+        self.renew()
+
+    def renew(self) -> None:
+        """Go on in a new tab, as it was at first."""
+        self._session = None
+        self.requests.clear()
+        self.complaints.clear()
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log"):

@@ -1,0 +1,171 @@
+"""Who is computed when: batches across requests, turns, what is dropped."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("prometheus_client")
+
+from runtime.serve.failures import ServiceError
+from runtime.serve.lane import Lane
+from runtime.serve.metrics import Metrics
+from runtime.serve.work import Texts, Whole
+
+DIMENSION = 4
+
+
+class Recorder:
+    """Stands for a Session: keeps what it ran, and runs only when it may."""
+
+    dimension = DIMENSION
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.batches: list[list[int]] = []  # first own token of each text
+
+    def prepare_side_by_side(self) -> None:
+        pass
+
+    def run(self, ids: Any, mask: Any, **_: Any) -> Any:
+        self.gate.wait(60)
+        self.batches.append(ids[:, 1].tolist())
+        return np.ones((*ids.shape, DIMENSION), np.float32) * ids[:, 1, None, None]
+
+
+class Bench:
+    """A lane of one thread with a recorder."""
+
+    def __init__(self, max_tokens: int = 100_000) -> None:
+        self.session = Recorder()
+        self.lane = Lane(
+            "test",
+            lambda: self.session,  # type: ignore[arg-type, return-value]
+            Metrics(),
+            runners=1,
+            max_tokens=max_tokens,
+            batch_tokens=512,
+            alone_tokens=None,
+            pad_id=0,
+        )
+
+    def add(self, name: int, count: int, length: int = 10) -> tuple[Texts, threading.Event]:
+        """A request of texts whose tokens are its name."""
+        work, done = (
+            Texts([[1, *[name] * (length - 2), 2]] * count, DIMENSION, normalize=False),
+            threading.Event(),
+        )
+        work.done = done.set
+        self.lane.add(work, list(range(count)))
+        return work, done
+
+
+@pytest.fixture
+def bench() -> Iterator[Callable[..., Bench]]:
+    made: list[Bench] = []
+
+    def make(**options: Any) -> Bench:
+        made.append(Bench(**options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.session.gate.set()
+        one.lane.close(60)
+
+
+def started(lane: Lane) -> None:
+    """Wait until its thread has taken a batch."""
+    while lane._busy == 0:
+        threading.Event().wait(0.001)
+
+
+def test_requests_that_wait_together_share_a_batch(bench: Callable[..., Bench]) -> None:
+    made = bench()
+    made.add(100, 1)
+    started(made.lane)
+    works = [made.add(name, 2) for name in (101, 102, 103)]
+    made.session.gate.set()
+    for work, done in works:
+        assert done.wait(60)
+        assert work.error is None
+    assert [sorted(batch) for batch in made.session.batches] == [[100], [101, 101, 102, 102, 103, 103]]
+    for name, (work, _) in zip((101, 102, 103), works, strict=True):
+        assert work.vectors.shape == (2, DIMENSION)
+        assert (work.vectors[0] > 0.7 * name).all()
+    assert made.lane.tokens == 0
+
+
+def test_a_query_waits_for_a_batch_of_a_large_request_not_for_all_of_it(bench: Callable[..., Bench]) -> None:
+    made = bench()
+    _, large_done = made.add(100, 1000)
+    started(made.lane)
+    query, query_done = made.add(101, 1, length=40)
+    made.session.gate.set()
+    assert query_done.wait(60)
+    assert large_done.wait(60)
+    assert any(101 in batch for batch in made.session.batches[:3])
+    assert len(made.session.batches) > 10
+    assert query.error is None
+
+
+def test_large_requests_take_turns(bench: Callable[..., Bench]) -> None:
+    made = bench()
+    made.add(100, 1)
+    started(made.lane)
+    dones = [made.add(name, 60, length=length)[1] for name, length in ((101, 400), (102, 440), (103, 480))]
+    made.session.gate.set()
+    assert all(done.wait(60) for done in dones)
+    assert [batch[0] for batch in made.session.batches[1:7]] == [101, 102, 103, 101, 102, 103]
+
+
+def test_the_queue_is_bounded_and_says_when_to_come_again(bench: Callable[..., Bench]) -> None:
+    made = bench(max_tokens=1000)
+    made.add(100, 100)
+    with pytest.raises(ServiceError, match="queue is full") as caught:
+        made.add(101, 1)
+    assert caught.value.status == 429
+    assert caught.value.retry_after is not None
+    assert caught.value.retry_after >= 1
+    assert made.lane.tokens == 1000
+
+
+def test_what_is_dropped_is_not_computed(bench: Callable[..., Bench]) -> None:
+    made = bench()
+    made.add(100, 1)
+    started(made.lane)
+    work, done = made.add(101, 5)
+    _, other = made.add(102, 5)
+    work.cancel()
+    made.lane.drop(work)
+    made.session.gate.set()
+    assert other.wait(60)
+    assert not done.is_set()
+    assert not any(101 in batch for batch in made.session.batches)
+
+
+def test_work_in_one_piece_shares_nothing(bench: Callable[..., Bench]) -> None:
+    made = bench()
+    made.add(100, 1)
+    started(made.lane)
+    made.add(101, 3)
+    whole = Whole(10, 2, DIMENSION, lambda session: np.full((2, DIMENSION), 7, np.float32))
+    done = threading.Event()
+    whole.done = done.set
+    made.lane.add(whole, [0])
+    made.session.gate.set()
+    assert done.wait(60)
+    assert (whole.vectors == 7).all()
+    assert made.lane.alive
+
+
+def test_a_session_that_cannot_be_opened_is_an_error() -> None:
+    def fail() -> Any:
+        raise OSError("no such graph")
+
+    with pytest.raises(OSError, match="no such graph"):
+        Lane("test", fail, Metrics(), runners=2, max_tokens=1, batch_tokens=1, alone_tokens=None, pad_id=0)

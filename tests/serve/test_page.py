@@ -1,0 +1,142 @@
+"""The page at / in a real browser."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from runtime import Embedder
+from tests.serve.browser import Page, browser, executable
+from tests.serve.server import Server, running
+
+pytestmark = pytest.mark.skipif(executable() is None, reason="no chromium: apt-get install chromium")
+
+TEXTS = ["Penguins live in the Antarctic.", "Eggs <b>&amp; ice</b> with accents: é", "A bread needs an oven."]
+CONTRAST = """(() => {
+  const parts = color => color.match(/[\\d.]+/g).map(Number);
+  const luminance = color => parts(color).slice(0, 3).map(v => v / 255)
+    .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const back = element => {
+    for (; element; element = element.parentElement) {
+      const color = getComputedStyle(element).backgroundColor;
+      if (parts(color)[3] !== 0) return color;
+    }
+    return "rgb(255, 255, 255)";
+  };
+  const texts = [...document.querySelectorAll("h1, p, label, summary, button, textarea, th, td, caption")];
+  return texts.filter(element => element.textContent.trim() && element.offsetParent).map(element => {
+    const [a, b] = [luminance(getComputedStyle(element).color), luminance(back(element))];
+    return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), element.tagName, element.textContent];
+  }).sort((a, b) => a[0] - b[0])[0];
+})()"""
+ROWS = (
+    """[...document.querySelectorAll("tbody tr")].map(row => [...row.cells].map(cell => cell.textContent))"""
+)
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with browser(tmp_path_factory.mktemp("chromium")) as found:
+        yield found
+
+
+@pytest.fixture
+def page(chromium: Page) -> Page:
+    chromium.renew()
+    return chromium
+
+
+def compare(page: Page, texts: list[str]) -> list[Any]:
+    """Type texts, press Ctrl+Enter, and read the table."""
+    page.write("#texts", "\n".join(texts))
+    page.press("Enter", code=13, modifiers=2)
+    page.wait(
+        f"document.querySelectorAll('tbody tr').length === {len(texts)} && !document.querySelector('button').disabled"
+    )
+    rows: list[Any] = page.value(ROWS)
+    return rows
+
+
+def test_typed_texts_become_a_matrix_with_token_counts(
+    served: Server, page: Page, embedder: Embedder
+) -> None:
+    page.open(f"{served.url}/")
+    rows = compare(page, TEXTS)
+    assert [row[0] for row in rows] == [f"{number}  {text}" for number, text in enumerate(TEXTS, 1)]
+    assert [int(row[1]) for row in rows] == embedder.count_tokens(TEXTS)
+    found = np.array([[float(cell) for cell in row[2:]] for row in rows])
+    np.testing.assert_allclose(found, embedder.similarity(TEXTS, TEXTS), atol=0.0051)
+    assert f"{len(TEXTS)} texts, {sum(embedder.count_tokens(TEXTS))} tokens" in page.value(
+        "document.querySelector('[role=status]').textContent"
+    )
+    shades = page.value(
+        "[...document.querySelectorAll('tbody tr')].map(r => r.cells[2].style.backgroundColor)"
+    )
+    assert shades[0] != shades[1] != shades[2]
+    assert len(compare(page, TEXTS[:1])) == 1
+    assert page.complaints == []
+    assert all(url.startswith((served.url, "data:")) for url in page.requests)
+
+
+def test_the_policy_allows_nothing_but_the_pages_own_code(served: Server, page: Page) -> None:
+    httpx = pytest.importorskip("httpx")
+    policy = httpx.get(f"{served.url}/").headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    page.open(f"{served.url}/")
+    page.value(
+        "document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.hurt = 1\">');"
+        "document.body.appendChild(document.createElement('script')).textContent = 'window.hurt = 1'"
+    )
+    page.wait("true")
+    assert page.value("window.hurt === undefined")
+    assert any("Content Security Policy" in complaint for complaint in page.complaints)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_both_themes_can_be_read(served: Server, page: Page, theme: str) -> None:
+    page.theme(theme)
+    page.open(f"{served.url}/")
+    compare(page, TEXTS)
+    contrast, *where = page.value(CONTRAST)
+    assert contrast >= 4.5, where
+    light = page.value("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert light == (theme == "light")
+
+
+def test_fields_have_names_and_a_narrow_window_is_enough(served: Server, page: Page) -> None:
+    page.open(f"{served.url}/")
+    assert page.value("document.documentElement.lang") == "en"
+    assert page.value(
+        "[...document.querySelectorAll('textarea, input')].every(field => field.labels.length === 1)"
+    )
+    assert page.value("document.querySelector('[role=status]') !== null")
+    compare(page, TEXTS)
+    assert page.value("[...document.querySelectorAll('th')].every(cell => cell.scope)")
+    page.picture(360, 640)
+    assert page.value("document.documentElement.scrollWidth") <= 360
+
+
+def test_what_goes_wrong_is_said(tiny_folder: Path, tmp_path: Path, page: Page) -> None:
+    options = ["--model", str(tiny_folder), "--threads", "1"]
+    with running(tmp_path / "log", options, environment={"JINABERT_API_KEY": "the-key"}) as server:
+        page.open(f"{server.url}/")
+
+        def said(words: str) -> None:
+            page.wait(f"document.querySelector('#state').textContent.includes({json.dumps(words)})")
+            assert page.value("document.querySelector('#state').className") == "error"
+
+        page.value("document.querySelector('button').click()")
+        said("no API key given")
+        page.value("document.querySelector('summary').click()")
+        page.write("#key", "the-key")
+        page.write("#texts", "  \n")
+        page.value("document.querySelector('button').click()")
+        said("Type at least one text.")
+        assert len(compare(page, ["hello", "world"])) == 2
