@@ -92,12 +92,12 @@ def from_csv(column: Column, value: str) -> Any:
 def storable(text: str) -> str:
     """The text, if Arrow can hold it.
 
-    :raises ValueError: it has half a surrogate pair, which UTF-8 cannot write.
+    :raises ValueError: it has half a surrogate pair, as JSON can write it and lines.py marks what is no UTF-8.
     """
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError("holds half a surrogate pair, which UTF-8 cannot write") from None
+        raise ValueError("cannot be written as UTF-8") from None
     return text
 
 

@@ -27,11 +27,17 @@ class lines:  # noqa: N801  (an iterator that is called like a function)
         return self
 
     def __next__(self) -> str:
-        limit = MAX_LINE_BYTES
-        if self._stop is not None:
-            limit = min(limit, self._stop - self.bytes)
-        data: bytes = self._stream.readline(limit) if limit > 0 else b""
+        data = self._read()
         if not data:
             raise StopIteration
-        self.bytes += len(data)
+        if len(data) == MAX_LINE_BYTES and not data.endswith(b"\n"):
+            while data and not data.endswith(b"\n"):
+                data = self._read()
+            return "x" * (MAX_LINE_BYTES + 1)  # more than a field may have: csv refuses the row
         return data.decode("utf-8", "surrogateescape")
+
+    def _read(self) -> bytes:
+        limit = MAX_LINE_BYTES if self._stop is None else min(MAX_LINE_BYTES, self._stop - self.bytes)
+        data: bytes = self._stream.readline(limit) if limit > 0 else b""
+        self.bytes += len(data)
+        return data

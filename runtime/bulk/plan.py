@@ -21,7 +21,7 @@ from . import filters
 from .inputs import root
 from .job import Shard, Span
 from .lines import MAX_LINE_BYTES, lines
-from .schema import check_csv, check_parquet
+from .schema import check_csv, check_jsonl, check_parquet
 from .storage import Storage
 
 if TYPE_CHECKING:
@@ -154,6 +154,9 @@ def _lines(job: Job, files: Files, storage: Storage, packer: Packer) -> None:
     row = 0
     for file in files.files:
         with storage.open(file.path) as stream:
+            if file is files.files[0]:
+                check_jsonl(job, file.path, stream)
+                stream.seek(0)
             row += _pack_records(((size, 1) for size in _line_sizes(stream)), file, row, 0, packer)
 
 

@@ -21,7 +21,7 @@ from runtime.errors import JinaBertError
 from .job import JobError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from .job import Job, Shard
     from .shards import Done
@@ -72,7 +72,7 @@ class _Worker:
 
 def run(
     job: Job, shards: Sequence[Shard], settings: Settings, progress: Callable[[int, int], None]
-) -> Iterator[Done]:
+) -> Generator[Done]:
     """Do shards on this machine.
 
     :param shards: those to be done.

@@ -20,7 +20,7 @@ from .job import JobError
 from .processes import explain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from .job import Job, Shard
     from .processes import Settings
@@ -71,7 +71,7 @@ class ShardEmbedder:
 
 def run(
     job: Job, shards: Sequence[Shard], settings: Settings, progress: Callable[[int, int], None]
-) -> Iterator[Done]:
+) -> Generator[Done]:
     """Do shards on a Ray cluster, or on a local Ray that ends with the job.
 
     :param shards: those to be done.
@@ -118,7 +118,7 @@ def _start(ray: Any, settings: Settings) -> None:
 
 def _results(
     ray: Any, job: Job, shards: Sequence[Shard], settings: Settings, progress: Callable[[int, int], None]
-) -> Iterator[Done]:
+) -> Generator[Done]:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # there is one already
     logging.getLogger("ray.data").setLevel(logging.ERROR)

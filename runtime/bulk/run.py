@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from .storage import Storage
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
 
     from runtime.manifest import Manifest as ModelManifest
 
@@ -68,8 +69,10 @@ def run(options: argparse.Namespace, say: Callable[[object], None]) -> int:
         left = [shard for shard in shards if shard.number not in manifest.done]
         bar = Bar(shards, left, options.progress, options.quiet)
         try:
-            for done in engine(job, left, settings, bar.add) if left else ():
-                manifest.record(done)
+            if left:
+                with contextlib.closing(engine(job, left, settings, bar.add)) as results:
+                    for done in results:
+                        manifest.record(done)
         finally:
             bar.close()
             storage.sweep()
@@ -97,7 +100,7 @@ def _check_numbers(options: argparse.Namespace) -> None:
         raise InputError("--ray-address is for --engine ray")
 
 
-def _engine(name: str) -> Callable[..., Iterator[Done]]:
+def _engine(name: str) -> Callable[..., Generator[Done]]:
     if name == "ray":
         import ray.data  # noqa: F401  (missing, it is to be missed before anything is written)
 
@@ -115,7 +118,7 @@ def _job(options: argparse.Namespace, files: Files, model: ModelManifest) -> Job
     if options.row_groups is not None:
         row_groups(options.row_groups)
     job = Job(
-        source=options.input,
+        source=_absolute(options.input),
         kind=files.kind,
         text_column=options.text_column,
         id_column=columns.parse(options.id_column) if options.id_column is not None else None,
@@ -128,7 +131,7 @@ def _job(options: argparse.Namespace, files: Files, model: ModelManifest) -> Job
         max_length=options.max_length or model.max_tokens,
         overflow=options.overflow,
         normalize=not options.no_normalize,
-        output=options.output,
+        output=_absolute(options.output),
         format=options.format,
         dtype=options.dtype,
         vector_column=options.vector_column,
@@ -137,6 +140,11 @@ def _job(options: argparse.Namespace, files: Files, model: ModelManifest) -> Job
     if "*" in words:
         job = _with_all_columns(job, files)
     return job
+
+
+def _absolute(place: str) -> str:
+    """For processes that are started elsewhere."""
+    return place if "://" in place else os.path.abspath(place)
 
 
 def _with_all_columns(job: Job, files: Files) -> Job:

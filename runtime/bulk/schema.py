@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ from runtime.errors import InputError
 from . import filters
 from .columns import Column
 from .job import ROW
+from .lines import MAX_LINE_BYTES
 from .rows import csv_header
 
 if TYPE_CHECKING:
@@ -19,6 +21,14 @@ if TYPE_CHECKING:
     from .job import Job
 
 MOST_LISTED = 12
+FIRST_LINES = 100
+TEXT_TYPES = (
+    "is_string",
+    "is_large_string",
+    "is_string_view",
+    "is_binary",
+    "is_large_binary",
+)  # of pyarrow.types
 
 
 def check_names(job: Job) -> None:
@@ -60,6 +70,25 @@ def check_csv(job: Job, path: str, stream: Any) -> None:
         raise InputError(f"{path}: two columns are called {twice!r}: rename one")
 
 
+def check_jsonl(job: Job, path: str, stream: Any) -> None:
+    """Whether the field with the text is in any of the first lines: a wrong name would reject every row.
+
+    :raises InputError: it is in none of them.
+    """
+    fields: list[str] = []
+    for _ in range(FIRST_LINES):
+        try:
+            document = json.loads(stream.readline(MAX_LINE_BYTES))
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(document, dict):
+            if job.text_column in document:
+                return
+            fields = fields or sorted(document)
+    if fields:
+        _check(path, [job.text_column], fields)
+
+
 def check_parquet(job: Job, path: str, schema: Any, expected: Any) -> Any:
     """Whether a Parquet file has the columns, of the same types as the files before it.
 
@@ -73,8 +102,8 @@ def check_parquet(job: Job, path: str, schema: Any, expected: Any) -> Any:
     kind = schema.field(job.text_column).type
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
-    if not any(test(kind) for test in texts):
+    tests = (getattr(pa.types, name, None) for name in TEXT_TYPES)
+    if not any(test is not None and test(kind) for test in tests):
         raise InputError(
             f"{path}: column {job.text_column!r} is {kind}, not strings: choose another --text-column"
         )

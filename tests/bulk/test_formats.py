@@ -1,0 +1,227 @@
+"""What goes in and what comes out, for each format."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from runtime import Embedder
+from tests.bulk.conftest import Bulk, content, manifest, read, rejects, table, vectors, write_parquet
+
+pa = pytest.importorskip("pyarrow", reason='needs pip install "jinabert-runtime[bulk]"')
+pq = pytest.importorskip("pyarrow.parquet")
+
+ROWS = 250
+
+
+@pytest.fixture(scope="module")
+def data() -> Any:
+    return table(ROWS)
+
+
+@pytest.fixture(scope="module")
+def expected(data: Any, tiny: Embedder) -> np.ndarray:
+    return tiny.encode(data["text"].to_pylist())
+
+
+def write(data: Any, path: Path) -> Path:
+    """The table in the format that the name says."""
+    match path.suffix:
+        case ".parquet":
+            return write_parquet(path, data)
+        case ".jsonl":
+            path.write_text("".join(json.dumps(row) + "\n" for row in data.to_pylist()), encoding="utf-8")
+        case ".csv" | ".tsv":
+            with path.open("w", newline="", encoding="utf-8") as stream:
+                writer = csv.writer(stream, delimiter="\t" if path.suffix == ".tsv" else ",")
+                writer.writerow(data.column_names)
+                writer.writerows(row.values() for row in data.to_pylist())
+    return path
+
+
+@pytest.mark.parametrize("name", ["corpus.parquet", "corpus.jsonl", "corpus.csv", "corpus.tsv"])
+def test_vectors_are_those_of_encode_beside_the_kept_columns(
+    name: str, data: Any, expected: np.ndarray, bulk: Bulk, tmp_path: Path
+) -> None:
+    source, output = write(data, tmp_path / name), tmp_path / "out"
+    typed = "year" if name.endswith("parquet") else "year:int64"
+    options = ["--id-column", "id", "--keep", f"{typed},title", "--shard-rows", "60"]
+    assert bulk(source, "--output", output, *options) == 0
+    found = read(output)
+    assert found.column_names == ["id", "year", "title", "embedding"]
+    assert found.schema.field("embedding").type == pa.list_(pa.float32(), 16)
+    assert np.array_equal(vectors(found), expected)
+    assert found["id"].to_pylist() == data["id"].to_pylist()
+    assert found["year"].to_pylist() == data["year"].to_pylist()
+    titles = [title or "" if name.endswith("sv") else title for title in data["title"].to_pylist()]
+    assert found["title"].to_pylist() == titles
+    assert sorted(path.name for path in output.glob("part-*")) == [f"part-{n:05d}.parquet" for n in range(5)]
+    assert not (output / "_rejects.jsonl").exists()
+
+
+def test_without_an_id_column_there_is_the_number_of_the_row(
+    data: Any, expected: np.ndarray, bulk: Bulk, tmp_path: Path
+) -> None:
+    folder = tmp_path / "in"
+    for number in range(5):
+        write_parquet(folder / "sub" / f"{number}.parquet", data.slice(number * 50, 50), row_group_size=20)
+    (folder / "_SUCCESS.parquet").write_bytes(b"passed over, as its name begins with an underscore")
+    assert bulk(folder, "--output", tmp_path / "out", "--shard-rows", "64") == 0
+    found = read(tmp_path / "out")
+    assert found["row"].to_pylist() == list(range(ROWS))
+    assert np.array_equal(vectors(found), expected)
+
+
+def test_a_pattern_names_files(data: Any, expected: np.ndarray, bulk: Bulk, tmp_path: Path) -> None:
+    for number, name in enumerate(("a-1", "a-2", "b-1")):
+        write_parquet(tmp_path / f"{name}.parquet", data.slice(number * 50, 50))
+    assert bulk(tmp_path / "a-*.parquet", "--output", tmp_path / "out") == 0
+    assert np.array_equal(vectors(read(tmp_path / "out")), expected[:100])
+
+
+def test_a_folder_of_texts_gives_a_vector_a_file(bulk: Bulk, tiny: Embedder, tmp_path: Path) -> None:
+    folder = tmp_path / "notes"
+    (folder / "deep").mkdir(parents=True)
+    found = {"a.txt": "hello\nworld", "deep/b.md": "", "deep/c.txt": "\ufeffabc"}
+    for name, text in found.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    (folder / "bad.txt").write_bytes(b"\xff\xfe")
+    (folder / ".hidden.txt").write_text("no")
+    output = folder / "out"  # inside the input, and no part of it
+    assert bulk(folder, "--output", output) == 0
+    shard = read(output)
+    assert shard["file"].to_pylist() == ["a.txt", "deep/b.md", "deep/c.txt"]
+    assert np.array_equal(vectors(shard), tiny.encode(["hello\nworld", "", "abc"]))
+    assert [(bad["file"], bad["reason"]) for bad in rejects(output)] == [
+        ("bad.txt", "not UTF-8: byte 1 (invalid start byte)")
+    ]
+    assert bulk(folder, "--output", output, "--resume") == 0
+
+
+def test_float16(data: Any, expected: np.ndarray, bulk: Bulk, tmp_path: Path) -> None:
+    source = write(data, tmp_path / "corpus.parquet")
+    options = ["--dtype", "float16", "--vector-column", "v"]
+    assert bulk(source, "--output", tmp_path / "out", *options) == 0
+    found = read(tmp_path / "out")
+    assert found.schema.field("v").type == pa.list_(pa.float16(), 16)
+    assert np.array_equal(vectors(found, "v"), expected.astype(np.float16))
+
+
+@pytest.mark.parametrize(("dtype", "ids"), [("float32", "year"), ("float16", "id"), ("float32", None)])
+def test_npy_with_ids(
+    dtype: str, ids: str | None, data: Any, expected: np.ndarray, bulk: Bulk, tmp_path: Path
+) -> None:
+    source, output = write(data, tmp_path / "corpus.parquet"), tmp_path / "out"
+    options = ["--format", "npy", "--dtype", dtype, "--shard-rows", "100"]
+    assert bulk(source, "--output", output, *options, *(["--id-column", ids] if ids else [])) == 0
+    parts = sorted(path.name.removesuffix(".ids.npy") for path in output.glob("*.ids.npy"))
+    assert parts == ["part-00000", "part-00001", "part-00002"]
+    found = np.concatenate([np.load(output / f"{part}.npy") for part in parts])
+    names = np.concatenate([np.load(output / f"{part}.ids.npy") for part in parts])
+    assert found.dtype == dtype
+    assert np.array_equal(found, expected.astype(dtype))
+    assert names.tolist() == (data[ids].to_pylist() if ids else list(range(ROWS)))
+
+
+def test_a_condition_skips_row_groups_and_rows(
+    data: Any, expected: np.ndarray, bulk: Bulk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, output = write_parquet(tmp_path / "corpus.parquet", data, row_group_size=50), tmp_path / "out"
+    condition = "year >= 2010 and not year in (2012, 2013) and title is not None"
+    assert bulk(source, "--output", output, "--filter", condition) == 0
+    rows = [
+        number
+        for number, row in enumerate(data.to_pylist())
+        if row["year"] >= 2010 and row["year"] not in (2012, 2013) and row["title"] is not None
+    ]
+    found = read(output)
+    assert found["row"].to_pylist() == rows
+    assert np.array_equal(vectors(found), expected[rows])
+    # The first two row groups end before 2010, as their statistics tell: they are no part of the plan.
+    assert manifest(output)["plan"]["rows"] == ROWS - 100 - 25 + 25
+
+
+def test_row_groups_are_chosen_by_number_through_all_files(
+    data: Any, expected: np.ndarray, bulk: Bulk, tmp_path: Path
+) -> None:
+    write_parquet(tmp_path / "in" / "a.parquet", data.slice(0, 100), row_group_size=25)
+    write_parquet(tmp_path / "in" / "b.parquet", data.slice(100), row_group_size=25)
+    assert bulk(tmp_path / "in", "--output", tmp_path / "out", "--row-groups", "1,3-4") == 0
+    rows = [*range(25, 50), *range(75, 125)]
+    found = read(tmp_path / "out")
+    assert found["row"].to_pylist() == rows
+    assert np.array_equal(vectors(found), expected[rows])
+
+
+def test_all_columns_are_kept_with_their_types(bulk: Bulk, tmp_path: Path) -> None:
+    source = pa.table(
+        {
+            "text": pa.array(["hello", "world"]).dictionary_encode(),
+            "tags": [["a", "b"], []],
+            "when": pa.array([0, 1], pa.timestamp("ms", "UTC")),
+            "about": [{"n": 1}, None],
+        }
+    )
+    write_parquet(tmp_path / "corpus.parquet", source)
+    assert bulk(tmp_path / "corpus.parquet", "--output", tmp_path / "out", "--keep", "*") == 0
+    found = read(tmp_path / "out")
+    assert found.column_names == ["row", "tags", "when", "about", "embedding"]
+    for name in ("tags", "when", "about"):
+        assert found[name].type == source[name].type
+        assert found[name].to_pylist() == source[name].to_pylist()
+
+
+def test_long_texts_end_a_shard_early(bulk: Bulk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from runtime.bulk import plan
+
+    monkeypatch.setattr(plan, "SHARD_BYTES", 1000)
+    write_parquet(tmp_path / "corpus.parquet", pa.table({"text": [f"{n} " + "x" * 300 for n in range(20)]}))
+    lines = "".join(json.dumps({"text": f"{n} " + "x" * 300}) + "\n" for n in range(20))
+    (tmp_path / "corpus.jsonl").write_text(lines)
+    for name in ("corpus.parquet", "corpus.jsonl"):
+        output = tmp_path / f"out-{name}"
+        assert bulk(tmp_path / name, "--output", output) == 0
+        assert 5 <= len(manifest(output)["shards"]) <= 10
+        assert read(output)["row"].to_pylist() == list(range(20))
+
+
+def test_the_manifest_says_what_the_job_is_made_from_and_what_is_done(
+    data: Any, bulk: Bulk, tmp_path: Path, tiny_folder: Path
+) -> None:
+    import hashlib
+
+    source, output = write(data, tmp_path / "corpus.parquet"), tmp_path / "out"
+    assert bulk(source, "--output", output, "--shard-rows", "100") == 0
+    found = manifest(output)
+    assert found["complete"]
+    assert found["input"]["bytes"] == source.stat().st_size
+    assert found["model"]["checksum"] == json.loads((tiny_folder / "manifest.json").read_text())["checksum"]
+    assert found["options"]["shard_rows"] == 100
+    assert found["totals"]["rows"] == ROWS
+    assert [shard["rows"] for shard in found["shards"]] == [100, 100, 50]
+    for shard in found["shards"]:
+        for file in shard["files"]:
+            written = (output / file["name"]).read_bytes()
+            assert (file["size"], file["sha256"]) == (len(written), hashlib.sha256(written).hexdigest())
+
+
+@pytest.mark.parametrize("name", ["empty.parquet", "empty.jsonl", "empty.csv"])
+def test_no_rows_are_no_shards(name: str, bulk: Bulk, tmp_path: Path) -> None:
+    write(table(1).slice(0, 0), tmp_path / name)
+    assert bulk(tmp_path / name, "--output", tmp_path / "out") == 0
+    assert set(content(tmp_path / "out")) == {"_manifest.json"}
+    assert manifest(tmp_path / "out")["complete"]
+
+
+def test_vectors_take_no_compression_and_no_dictionary(data: Any, bulk: Bulk, tmp_path: Path) -> None:
+    bulk(write(data, tmp_path / "corpus.parquet"), "--output", tmp_path / "out")
+    group = pq.read_metadata(tmp_path / "out" / "part-00000.parquet").row_group(0)
+    columns = {group.column(n).path_in_schema: group.column(n) for n in range(group.num_columns)}
+    assert columns["embedding.list.element"].compression == "UNCOMPRESSED"
+    assert not columns["embedding.list.element"].has_dictionary_page
+    assert columns["row"].compression == "ZSTD"
