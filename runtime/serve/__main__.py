@@ -216,9 +216,14 @@ def _serve(options: argparse.Namespace, settings: Settings) -> int:
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=options.drain_seconds,
         )
-        # uvicorn drains on SIGTERM, then raises it again for whoever handled it before. Nobody does: exit status 0.
-        signal.signal(signal.SIGTERM, lambda *_: None)
         server = uvicorn.Server(config)
+
+        def end(*_: object) -> None:
+            server.should_exit = True
+
+        # While it serves, uvicorn has a handler of its own, which drains. Afterwards it raises the signal again for
+        # this one, so that the exit status is 0; before, this one has the service end as soon as it has started.
+        signal.signal(signal.SIGTERM, end)
         sys.stderr.write(f"serving {engine.manifest.name} on {_address(listener)}\n")
         if not settings.keys and not _is_loopback(listener):
             sys.stderr.write(

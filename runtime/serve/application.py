@@ -39,6 +39,7 @@ INLINE_BYTES = (
     4096  # a body up to this is checked and made tokens at once: quicker than handing it to a thread
 )
 INLINE_TEXTS = 8  # the same for an answer
+HELD_BODIES = 16  # of the largest allowed, that may be in memory at once
 PAGE = os.path.join(os.path.dirname(__file__), "page.html")
 
 Result = TypeVar("Result")
@@ -91,6 +92,7 @@ class Routes:
     def __init__(self, engine: Engine, metrics: Metrics) -> None:
         self.engine = engine
         self.threads = ThreadPoolExecutor(2, "jinabert-tokenize")
+        self._held = 0  # bytes of bodies that are not tokens yet
         self._settings = engine.settings
         self._metrics = metrics
         self._document = json.dumps(openapi.document(engine)).encode()
@@ -100,16 +102,15 @@ class Routes:
 
     async def embeddings(self, request: Request) -> Response:
         """POST /v1/embeddings."""
-        body = await self._body(request)
 
-        def prepare() -> tuple[EmbeddingRequest, Prepared]:
+        def prepare(body: bytes) -> tuple[EmbeddingRequest, Prepared]:
             wanted = schemas.decode(body, schemas.EmbeddingRequest)
             self._check_dimensions(wanted.dimensions)
             inputs = schemas.inputs_of(wanted.input, "input", self._settings.max_texts)
             parts = bool(wanted.late_chunking)
             return wanted, self.engine.prepare(inputs, "input", truncate=bool(wanted.truncate), parts=parts)
 
-        wanted, prepared = await self._run(len(body) <= INLINE_BYTES, prepare)
+        wanted, prepared = await self._read(request, prepare)
         start = self.engine.start_chunks if wanted.late_chunking else self.engine.start
         work = await self._compute(request, prepared, start, wanted.normalized is not False)
         kind = wanted.embedding_type or wanted.encoding_format or "float"
@@ -136,16 +137,15 @@ class Routes:
 
     async def embed(self, request: Request) -> Response:
         """POST /embed, of text-embeddings-inference."""
-        body = await self._body(request)
 
-        def prepare() -> tuple[EmbedRequest, Prepared]:
+        def prepare(body: bytes) -> tuple[EmbedRequest, Prepared]:
             wanted = schemas.decode(body, schemas.EmbedRequest)
             self._check_dimensions(wanted.dimensions)
             inputs = schemas.inputs_of(wanted.inputs, "inputs", self._settings.max_texts)
             left = (wanted.truncation_direction or "right").lower() == "left"
             return wanted, self.engine.prepare(inputs, "inputs", truncate=bool(wanted.truncate), left=left)
 
-        wanted, prepared = await self._run(len(body) <= INLINE_BYTES, prepare)
+        wanted, prepared = await self._read(request, prepare)
         work = await self._compute(request, prepared, self.engine.start, wanted.normalize is not False)
 
         def answer() -> bytes:
@@ -158,22 +158,20 @@ class Routes:
 
     async def tokenize(self, request: Request) -> Response:
         """POST /tokenize, of text-embeddings-inference."""
-        body = await self._body(request)
 
-        def answer() -> bytes:
+        def answer(body: bytes) -> bytes:
             wanted: TokenizeRequest = schemas.decode(body, schemas.TokenizeRequest)
             inputs = schemas.inputs_of(wanted.inputs, "inputs", self._settings.max_texts)
             lists, total = [], 0
             for text in inputs:
                 assert isinstance(text, str)
-                tokens = self._tokens(text, wanted.add_special_tokens is not False)
-                total += len(tokens)
+                total += self.engine.tokenizer.count(text)
                 self.engine.check_total(total, "inputs")
-                lists.append(tokens)
+                lists.append(self._tokens(text, wanted.add_special_tokens is not False))
             written: bytes = msgspec.json.encode(lists)
             return written
 
-        return Response(await self._run(len(body) <= INLINE_BYTES, answer), media_type="application/json")
+        return Response(await self._read(request, answer), media_type="application/json")
 
     def _tokens(self, text: str, special: bool) -> list[dict[str, Any]]:
         ids, offsets = self.engine.tokenizer.encode_with_offsets(text)
@@ -260,16 +258,30 @@ class Routes:
             raise failure
         return work
 
+    async def _read(self, request: Request, function: Callable[[bytes], Result]) -> Result:
+        """What a function makes of a request's body.
+
+        :raises ServiceError: 408, 413, 415, 429, and what the function raises.
+        """
+        pieces: list[bytes] = []
+        try:
+            await self._body(request, pieces)
+            body = b"".join(pieces)
+            return await self._run(len(body) <= INLINE_BYTES, lambda: function(body))
+        finally:
+            self._held -= sum(map(len, pieces))
+
     async def _run(self, inline: bool, function: Callable[[], Result]) -> Result:
         """Call a function here, or in a thread where it would hold up others."""
         if inline:
             return function()
         return await asyncio.get_running_loop().run_in_executor(self.threads, function)
 
-    async def _body(self, request: Request) -> bytes:
-        """The whole body.
+    async def _body(self, request: Request, pieces: list[bytes]) -> None:
+        """Read a body.
 
-        :raises ServiceError: 408, 413 or 415.
+        :param pieces: where it goes, whatever happens.
+        :raises ServiceError: 408, 413, 415 or 429.
         """
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         most = self._settings.max_body_bytes
@@ -283,7 +295,7 @@ class Routes:
             )
         elif declared.isdecimal() and int(declared) > most:
             failure = self._too_large()
-        pieces, size = [], 0
+        size = 0
         try:
             async with asyncio.timeout(self._settings.body_seconds):
                 if failure is None:
@@ -291,7 +303,12 @@ class Routes:
                         size += len(piece)
                         if size > most:
                             failure = self._too_large()
+                        elif self._held + len(piece) > HELD_BODIES * most:
+                            message = "too many large requests are being read: try again in a second"
+                            failure = ServiceError(429, "overloaded", message, retry_after=1)
+                        if failure is not None:
                             break
+                        self._held += len(piece)
                         pieces.append(piece)
                 if failure is not None:
                     await drain(request.receive)
@@ -302,7 +319,6 @@ class Routes:
             raise ClientLeftError from None
         if failure is not None:
             raise failure
-        return b"".join(pieces)
 
     def _too_large(self) -> ServiceError:
         most = self._settings.max_body_bytes

@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from runtime import batching, memory
 from runtime.embedded import embedded_model
 from runtime.embedder import MIN_MAX_LENGTH, Embedder
@@ -26,6 +28,8 @@ from .work import Texts, Whole, Work
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from numpy.typing import NDArray
+
     from .metrics import Metrics
     from .schemas import Inputs
     from .settings import Settings
@@ -38,13 +42,8 @@ QUEUE_TOKEN_BYTES = 64  # of a token that waits: its characters in the body, its
 class Prepared(NamedTuple):
     """Texts as they will be run."""
 
-    texts: list[list[int]]
+    texts: list[NDArray[np.int32]]  # ids of each, [CLS] and [SEP] included
     truncated: int  # how many were cut
-
-    @property
-    def tokens(self) -> int:
-        """All of them, [CLS] and [SEP] included."""
-        return sum(map(len, self.texts))
 
 
 class Engine:
@@ -156,7 +155,7 @@ class Engine:
                 )
             total += len(ids)
             self.check_total(total, name)
-            texts.append(ids)
+            texts.append(np.array(ids, np.int32))
         if truncated:
             self._metrics.truncated.inc(truncated)
         return Prepared(texts, truncated)

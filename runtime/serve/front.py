@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import time
 import traceback
@@ -59,26 +60,34 @@ class Front:
                 MutableHeaders(scope=message)["X-Content-Type-Options"] = "nosniff"
             await send(message)
 
+        try:
+            refusal = self._refusal(scope, path)
+            if refusal is None:
+                await self._answer(scope, receive, sending)
+            else:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._settings.body_seconds):
+                        await drain(receive)
+                await refusal(scope, receive, sending)
+        except asyncio.CancelledError:  # by uvicorn, when the time to drain is over
+            if status == 0:
+                failure = ServiceError(503, "ending", "the service is ending: ask another one", retry_after=1)
+                await failed(failure, path)(scope, receive, sending)
+        except Exception as error:
+            report(error)
+            if status == 0:
+                await failed(of_model(error), path)(scope, receive, sending)
+        finally:
+            self._count(scope["method"], path, status, time.perf_counter() - start)
+
+    async def _answer(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         self._active += 1
         self._metrics.active.set(self._active)
         try:
-            refusal = self._refusal(scope, path)
-            if refusal is not None:
-                await drain(receive)
-                await refusal(scope, receive, sending)
-                return
-            try:
-                await self.app(scope, receive, sending)
-            except asyncio.CancelledError:
-                raise
-            except Exception as error:
-                report(error)
-                if status == 0:
-                    await failed(of_model(error), path)(scope, receive, sending)
+            await self.app(scope, receive, send)
         finally:
             self._active -= 1
             self._metrics.active.set(self._active)
-            self._count(scope["method"], path, status, time.perf_counter() - start)
 
     def _refusal(self, scope: dict[str, Any], path: str) -> Response | None:
         if path not in OPEN_PATHS and self._settings.keys:
@@ -89,7 +98,7 @@ class Front:
                     401, "invalid_api_key", f"{message}: send one in the header Authorization: Bearer KEY"
                 )
                 return failed(failure, path)
-        if scope["method"] == "POST" and self._active > self._settings.max_requests:
+        if scope["method"] == "POST" and self._active >= self._settings.max_requests:
             message = f"{self._settings.max_requests:,} requests are being answered: try again in a second"
             return failed(ServiceError(429, "overloaded", message, retry_after=1), path)
         return None

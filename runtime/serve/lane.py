@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -277,7 +278,7 @@ class Lane:
 
 def _yield_to_others(nice: int) -> None:
     """Lower the priority of this thread, and of those it will start."""
-    if nice:
-        with contextlib.suppress(OSError, AttributeError):  # not Linux
+    if nice and sys.platform == "linux":  # elsewhere threads have no priority of their own
+        with contextlib.suppress(OSError):
             thread = threading.get_native_id()
             os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + nice)

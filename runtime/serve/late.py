@@ -6,7 +6,7 @@ character: inputs that are token ids then work as texts do, and nothing is token
 
 from __future__ import annotations
 
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -34,7 +34,7 @@ class _Tokens:
 
 
 def late_chunks(
-    texts: Sequence[Sequence[int]], max_length: int, normalize: bool
+    texts: Sequence[NDArray[np.int32]], max_length: int, normalize: bool
 ) -> tuple[int, Callable[[Session], NDArray[np.float32]]]:
     """One pass over several texts.
 
@@ -44,8 +44,8 @@ def late_chunks(
     :param normalize: give vectors of length 1.
     :return: tokens of the whole, and what computes the vectors [n, D].
     """
-    own = [text[1:-1] for text in texts]
-    ids = [texts[0][0], *(number for text in own for number in text), texts[0][-1]]
+    own: list[list[int]] = [text[1:-1].tolist() for text in texts]
+    ids = [int(texts[0][0]), *chain.from_iterable(own), int(texts[0][-1])]
     edges = accumulate(map(len, own), initial=0)
     spans = list(pairwise(edges))
     filled = [number for number, (start, end) in enumerate(spans) if start < end]

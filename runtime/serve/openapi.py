@@ -29,7 +29,7 @@ ERRORS = {
     415: "The body is not application/json, or compressed",
     422: "A field is not known or has a value that cannot be used",
     429: "The queue is full, or too many requests are being answered: try again after Retry-After seconds",
-    503: "No memory to be had just now",
+    503: "No memory to be had just now, or the service is ending",
 }
 
 
@@ -84,12 +84,7 @@ def document(engine: Engine) -> Schema:
                     "Tokens of texts, in text-embeddings-inference's form",
                     ("TokenizeRequest", {"inputs": "How is the weather today?"}),
                     ("Tokens", "The tokens of each text"),
-                    {
-                        status: "Too many requests are being answered" if status == 429 else when
-                        for status, when in ERRORS.items()
-                        if status != 503
-                    }
-                    | {424: "The tokenizer failed"},
+                    {**ERRORS, 424: "The tokenizer failed"},
                     security,
                     tei=True,
                 )

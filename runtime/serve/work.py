@@ -67,14 +67,14 @@ class Work:
 class Texts(Work):
     """A vector a text. Each text is a part, and may share a batch with those of other requests."""
 
-    def __init__(self, texts: Sequence[Sequence[int]], dimension: int, normalize: bool) -> None:
+    def __init__(self, texts: Sequence[NDArray[np.int32]], dimension: int, normalize: bool) -> None:
         """
         :param texts: ids of each text, [CLS] and [SEP] included.
         :param dimension: D.
         :param normalize: give vectors of length 1.
         """
         super().__init__([len(text) for text in texts], len(texts), dimension)
-        self.texts = [np.array(text, np.int32) for text in texts]
+        self.texts = texts
         self.normalize = normalize
 
     def hand_in(self, number: int, vector: NDArray[np.float32]) -> None:

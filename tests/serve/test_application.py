@@ -186,6 +186,22 @@ def test_more_requests_than_allowed_at_once(tiny_folder: Path, local: Make) -> N
     assert service.ask("POST", "/v1/embeddings", json={"input": "hello"}).status_code == 200
 
 
+def test_bodies_that_are_read_at_once_take_bounded_memory(tiny_folder: Path, local: Make) -> None:
+    service = local(tiny_folder, max_body_bytes=1000)
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b'{"input": "' + b"a " * 450
+        await asyncio.sleep(0.5)
+        yield b'", "truncate": true}'
+
+    asked = [("POST", "/v1/embeddings", {"content": slowly(), "headers": JSON}) for _ in range(20)]
+    statuses = [answer.status_code for answer in service.ask_all(asked)]
+    assert set(statuses) == {200, 429}
+    assert statuses.count(200) >= 16
+    asked = [("POST", "/v1/embeddings", {"content": slowly(), "headers": JSON}) for _ in range(16)]
+    assert {answer.status_code for answer in service.ask_all(asked)} == {200}  # what was held is free again
+
+
 def test_unknown_paths_and_methods(tiny_folder: Path, local: Make) -> None:
     service = local(tiny_folder)
     missing = service.ask("GET", "/v2/embeddings")

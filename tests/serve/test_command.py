@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -94,6 +95,13 @@ def test_without_the_extra_it_says_how_to_install_it(module: str) -> None:
     assert result.returncode == 2
     wanted = f'{module} is not installed: pip install "jinabert-runtime[serve]"'
     assert result.stderr == f"python -m runtime.serve: {wanted}\n"
+
+
+def test_ctrl_c(tiny_folder: Path, tmp_path: Path) -> None:
+    with running(tmp_path / "log", ["--model", str(tiny_folder), "--threads", "1"]) as server:
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(60) == 130
+        assert server.log.read_text().count("\n") == 1
 
 
 def test_it_listens_on_loopback_and_warns_elsewhere(tiny_folder: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from tests.serve.server import Server, running
 openai = pytest.importorskip("openai")
 httpx = pytest.importorskip("httpx")
 
-TOKENS = 4096  # of a document: computed long enough for others to come meanwhile
+TOKENS = 3000  # of a document: computed long enough for others to come meanwhile
 DOCUMENT = "word " * (TOKENS - 2)
 SECONDS = 120
 
@@ -104,6 +104,7 @@ def test_what_a_client_no_longer_waits_for_is_not_computed(tmp_path: Path) -> No
         wait(lambda: metric(server, "jinabert_queue_tokens") == 0)
         assert metric(server, 'jinabert_tokens_total{lane="long"}') == TOKENS
         assert metric(server, 'jinabert_requests_total{path="/v1/embeddings",status="499"}') == 1
+        assert server.log.read_text().count("\n") == 1
 
 
 def test_sigterm_answers_what_is_in_flight_and_nothing_new(tmp_path: Path, embedder: Embedder) -> None:
@@ -122,6 +123,20 @@ def test_sigterm_answers_what_is_in_flight_and_nothing_new(tmp_path: Path, embed
         vector = np.float32(answers[0].json()["data"][0]["embedding"])
         np.testing.assert_array_equal(vector, embedder.encode(DOCUMENT))
         assert server.log.read_text().count("\n") == 1  # nothing but where it listened
+
+
+def test_what_takes_longer_than_the_drain_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    with running(tmp_path / "log", ["--drain-seconds", "0"]) as server:
+        with socket.create_connection(("127.0.0.1", server.port)) as connection:
+            body = json.dumps({"input": ["word " * 8000] * 8}).encode()
+            head = "POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            wait(lambda: metric(server, 'jinabert_queue_tokens{lane="long"}') > 60_000)
+            assert server.stop() == 0
+            answer = connection.recv(1 << 16).decode()
+        assert answer.startswith("HTTP/1.1 503 ")
+        assert '"code":"ending"' in answer
+        assert "Traceback" not in server.log.read_text()
 
 
 def test_new_connections_are_refused_while_it_drains(tmp_path: Path) -> None:
