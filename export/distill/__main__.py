@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from export.errors import ExportError
 
-NEEDED = ("torch", "transformers", "safetensors", "tokenizers", "scipy")
+NEEDED = ("torch", "transformers", "safetensors", "tokenizers", "optimum", "onnxruntime", "scipy")
 INSTALL = 'pip install "jinabert-runtime[distill]"   (in a checkout: pip install -e ".[distill]")'
 RECIPE = Path(__file__).resolve().parent / "recipe.toml"
 
@@ -67,6 +67,9 @@ def parser() -> argparse.ArgumentParser:
     )
     options.add_argument("--score-steps", metavar="N", type=int, default=100, help="steps between dev scores")
     options.add_argument(
+        "--save-seconds", metavar="S", type=float, default=180.0, help="between states (default: 180)"
+    )
+    options.add_argument(
         "--steps", metavar="N", type=int, help="instead of the recipe's; may grow on resumption"
     )
     options.add_argument("--device", metavar="NAME", help="cpu or cuda (default: cuda where there is one)")
@@ -89,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
         return _fail(f"training needs {', '.join(missing)}: {INSTALL}")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["HF_HUB_OFFLINE"] = os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     started = time.monotonic()
 
     def progress(line: str) -> None:
@@ -109,6 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 evaluation=arguments.evaluation,
                 dev=arguments.dev,
                 score_steps=arguments.score_steps,
+                save_seconds=arguments.save_seconds,
                 steps=arguments.steps,
                 device=arguments.device,
                 threads=arguments.threads,

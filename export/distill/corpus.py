@@ -209,8 +209,9 @@ def second_texts(corpus: Corpus, settings: Settings) -> NDArray[np.int64]:
     """
     :return: int64, ascending: the texts that the second teacher is asked about.
     """
-    count = min(settings.second_texts, len(corpus))
-    return np.sort(np.random.default_rng([settings.seed, 2]).choice(len(corpus), count, replace=False))
+    candidates = np.flatnonzero(np.diff(corpus.offsets) <= settings.second_tokens)
+    count = min(settings.second_texts, len(candidates))
+    return np.sort(np.random.default_rng([settings.seed, 2]).choice(candidates, count, replace=False))
 
 
 def _documents(corpus: Corpus, settings: Settings, rng: random.Random) -> Batch:

@@ -39,6 +39,7 @@ class Job:
     evaluation: Path | None = None
     dev: Path | None = None
     score_steps: int = 100
+    save_seconds: float = 180.0
     steps: int | None = None
     device: str | None = None
     threads: int | None = None
@@ -60,7 +61,8 @@ def run(job: Job, report: Callable[[str], None]) -> Path:
             "a second teacher goes with second_texts above 0"
         )
     device = job.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    torch.set_num_threads(job.threads or default_threads())
+    threads = job.threads or default_threads()
+    torch.set_num_threads(threads)
     torch.manual_seed(settings.seed)
     vocabulary = _vocabulary(job.vocabulary or job.teachers[0] / "vocab.txt")
     teachers.check_vocabulary(job.teachers[0], vocabulary)
@@ -68,7 +70,7 @@ def run(job: Job, report: Callable[[str], None]) -> Path:
     pairs = None if job.dev is None else _pairs(job.dev)
     job.output.mkdir(parents=True, exist_ok=True)
     corpus = load_corpus(job.corpus, settings, tokenizer, job.evaluation, job.output / "texts.xz", report)
-    second = _second(job, settings, corpus, device, report)
+    second = _second(job, settings, corpus, threads, report)
     model = _lift(job.teachers[0], settings, corpus, len(vocabulary)).to(device)
     teacher = teachers.first_teacher(job.teachers[0]).to(device)
     state = training.start(model, settings)
@@ -96,6 +98,7 @@ def run(job: Job, report: Callable[[str], None]) -> Path:
         score=None if pairs is None else score,
         report=report,
         score_steps=job.score_steps,
+        save_seconds=job.save_seconds,
     )
     student.write(state.averaged, vocabulary, _record(job, settings, corpus, state), checkpoint)
     return checkpoint
@@ -110,12 +113,12 @@ def _vocabulary(path: Path) -> list[str]:
 
 
 def _second(
-    job: Job, settings: Settings, corpus: Corpus, device: str, report: Callable[[str], None]
+    job: Job, settings: Settings, corpus: Corpus, threads: int, report: Callable[[str], None]
 ) -> np.ndarray | None:
     if not settings.second_texts:
         return None
     asked = [corpus.texts[text] for text in second_texts(corpus, settings).tolist()]
-    answers = teachers.vectors(job.teachers[1], asked, job.output / "second", device, report)
+    answers = teachers.vectors(job.teachers[1], asked, job.output / "second", threads, report)
     width = teachers.first_teacher(job.teachers[0]).config.hidden_size
     # Behind the first teacher's dimensions and the constant one.
     return teachers.principal_vectors(answers, settings.hidden - width - 1)

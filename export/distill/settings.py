@@ -42,6 +42,7 @@ class Settings:
     document_tokens: tuple[int, ...] = (256, 512, 1024, 2048)  # of a document in a batch of long ones
     long_every: int = 4  # each such batch is one of long documents; 0: none
     second_texts: int = 0  # texts that the second teacher is asked about; 0: it is not used
+    second_tokens: int = 48  # of the longest of them
     # Optimisation
     steps: int = 2000
     warmup_steps: int = 50
@@ -49,7 +50,7 @@ class Settings:
     learning_rate: float = 4e-4
     average: float = 0.99  # of the weights, per step
     temperature: float = 0.05
-    second_weight: float = 0.3  # of the second teacher in the similarity of two texts
+    second_weight: float = 0.4  # of the second teacher in the similarity of two texts
     weights: dict[str, float] = field(
         default_factory=lambda: {"token": 1.0, "vector": 3.0, "similarity": 0.5, "document": 0.5}
     )

@@ -32,6 +32,8 @@ from export.modeling import JinaBertModel, alibi_slopes
 
 __all__ = ["lift", "reach"]
 
+UNK = 100
+
 
 def lift(teacher: BertModel, settings: Settings, vocabulary: int, reaches: Tensor) -> JinaBertModel:
     """
@@ -71,7 +73,7 @@ def lift(teacher: BertModel, settings: Settings, vocabulary: int, reaches: Tenso
         words = words + embeddings.position_embeddings.weight[1:64].mean(dim=0)
         table = student.embeddings.word_embeddings.weight
         table[: len(words), :wide] = words[:vocabulary]
-        table[len(words) :, :wide] = words[teacher.config.unk_token_id or 100]
+        table[len(words) :, :wide] = words[UNK]
         _norm(student.embeddings.LayerNorm, embeddings.LayerNorm, wide, shrink, settings.constant)
         for i, number in enumerate(settings.layers):
             old, new = teacher.encoder.layer[number], student.encoder.layer[i]

@@ -97,9 +97,9 @@ def train(
         loss = sum(
             (settings.weights[name.split()[-1]] * part for name, part in parts.items()), torch.zeros(())
         )
-        if not bool(torch.isfinite(loss)):
+        if not math.isfinite(loss.item()):
             raise ExportError(
-                f"the loss is {float(loss)} at step {run.step}: lower learning_rate and start again"
+                f"the loss is {loss.item()} at step {run.step}: lower learning_rate and start again"
             )
         run.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -110,7 +110,8 @@ def train(
         run.tokens += tokens
         run.seconds += time.monotonic() - began
         for name, part in parts.items():
-            means[name] = means.get(name, float(part)) * 0.9 + float(part) * 0.1
+            value = part.item()
+            means[name] = means.get(name, value) * 0.9 + value * 0.1
         if run.step % REPORT_STEPS == 0 or run.step == settings.steps:
             spent = run.seconds - first_seconds
             left = spent / (run.step - first_step) * (settings.steps - run.step)

@@ -1,0 +1,308 @@
+"""Training a student: it starts as its teacher, learns, goes on after a kill as if nothing had been, and is clean."""
+
+import dataclasses
+import json
+import lzma
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+from transformers import BertConfig, BertModel
+
+from export.checkpoint import load_model, load_vocabulary
+from export.distill import losses, teachers
+from export.distill.corpus import batches, load_corpus
+from export.distill.settings import Settings, Source, load_settings
+from export.distill.start import lift, reach
+from export.errors import ExportError
+from runtime.tokenizer import WordPiece
+from tests.paths import ROOT
+
+SPECIAL = ["[PAD]", *(f"[unused{i}]" for i in range(99)), "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+WORDS = [f"w{chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(120)]
+VOCABULARY = [*SPECIAL, *WORDS, "w"]
+SECRET = "waa wab wac wad wae waf wag wah wai waj"
+
+RECIPE = """
+hidden = 32
+heads = 4
+layers = [0, 1]
+intermediate = 24
+batch_tokens = 128
+document_tokens = [48, 300]
+long_every = 3
+steps = 44
+warmup_steps = 2
+average = 0.5
+{more}
+
+[[sources]]
+file = "prose.txt"
+prose = true
+
+[[sources]]
+file = "lines.txt.xz"
+texts = 150
+"""
+
+
+def make_teacher(folder: Path, seed: int, width: int = 16) -> Path:
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=len(VOCABULARY),
+        hidden_size=width,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=24,
+        max_position_embeddings=512,
+        initializer_range=0.3,
+    )
+    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_mean_tokens": True}))
+    (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
+    tokenizer = Tokenizer(
+        models.WordPiece({token: i for i, token in enumerate(VOCABULARY)}, unk_token="[UNK]")
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 102), ("[CLS]", 101))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def make_evaluation(folder: Path) -> Path:
+    (folder / "sts").mkdir(parents=True)
+    (folder / "sts" / "a.tsv").write_text(f"3.0\t{SECRET}\twba wbb\n1.0\twca wcb wcc\twda wdb\n")
+    retrieval = folder / "retrieval" / "r"
+    retrieval.mkdir(parents=True)
+    for name in ("corpus", "queries"):
+        (retrieval / f"{name}.jsonl").write_text(
+            json.dumps({"_id": "1", "text": "wea web wec wed wee"}) + "\n"
+        )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two teachers, a corpus with a text that must not be in it, evaluation text, recipes."""
+    folder = tmp_path_factory.mktemp("distill")
+    make_teacher(folder / "first", 1)
+    make_teacher(folder / "second", 2, width=20)
+    make_evaluation(folder / "evaluation")
+    rng = np.random.default_rng(3)
+
+    def text(low: int, high: int) -> str:
+        return " ".join(rng.choice(WORDS, rng.integers(low, high)))
+
+    (folder / "texts").mkdir()
+    prose = [text(8, 40) for _ in range(40)]
+    prose[7] = f"wzz {SECRET} wzz"
+    (folder / "texts" / "prose.txt").write_text("\n".join(prose) + "\n")
+    lines = [text(4, 12) for _ in range(300)]
+    (folder / "texts" / "lines.txt.xz").write_bytes(lzma.compress("\n".join(lines).encode()))
+    (folder / "one.toml").write_text(RECIPE.format(more=""))
+    (folder / "two.toml").write_text(RECIPE.format(more="second_texts = 60"))
+    return folder
+
+
+def command(place: Path, output: Path, *more: str, recipe: str = "one.toml") -> list[str]:
+    return [
+        *(sys.executable, "-W", "error", "-m", "export.distill", str(place / "texts")),
+        *("--teacher", str(place / "first"), "--recipe", str(place / recipe), "--output", str(output)),
+        *("--threads", "1", *more),
+    ]
+
+
+def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("undisturbed")
+    result = run(command(place, output, "--evaluation", str(place / "evaluation")))
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == str(output / "checkpoint")
+    return output
+
+
+def test_the_export_reads_the_checkpoint(undisturbed: Path) -> None:
+    model = load_model(undisturbed / "checkpoint")
+    assert model.config.hidden_size == 32
+    assert len(load_vocabulary(undisturbed / "checkpoint").tokens) == len(VOCABULARY)
+
+
+def test_evaluation_text_is_left_out_and_counted(undisturbed: Path) -> None:
+    with lzma.open(undisturbed / "texts.xz", "rt", encoding="utf-8") as lines:
+        assert SECRET not in lines.read()
+    record = json.loads((undisturbed / "checkpoint" / "training.json").read_text())
+    assert record["corpus"]["lines"]["prose.txt"]["evaluation text: ngram"] == 1
+    assert record["step"] == 44
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(place: Path, undisturbed: Path, tmp_path: Path) -> None:
+    output = tmp_path / "killed"
+    arguments = command(place, output, "--evaluation", str(place / "evaluation"))
+    with subprocess.Popen(
+        [*arguments, "--save-seconds", "0"], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "step 20 of" in line:
+                process.kill()
+    assert process.returncode == -signal.SIGKILL
+    again = run(arguments)
+    assert again.returncode == 0, again.stderr
+    assert "resumed at step" in again.stderr
+    ours = (output / "checkpoint" / "model.safetensors").read_bytes()
+    assert ours == (undisturbed / "checkpoint" / "model.safetensors").read_bytes()
+
+
+def test_another_recipe_does_not_go_on(place: Path, undisturbed: Path, tmp_path: Path) -> None:
+    changed = tmp_path / "changed.toml"
+    changed.write_text((place / "one.toml").read_text().replace("average = 0.5", "average = 0.6"))
+    arguments = command(place, undisturbed)
+    arguments[arguments.index("--recipe") + 1] = str(changed)
+    result = run(arguments)
+    assert result.returncode == 2
+    assert "another recipe" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_two_teachers_and_a_dev_score(place: Path, tmp_path: Path) -> None:
+    dev = place / "evaluation" / "sts" / "a.tsv"
+    arguments = command(place, tmp_path, "--dev", str(dev), "--score-steps", "22", recipe="two.toml")
+    result = run([*arguments, "--teacher", str(place / "second")])
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("dev score") == 3
+    record = json.loads((tmp_path / "checkpoint" / "training.json").read_text())
+    assert [step for step, _ in record["dev_scores"]] == [0, 22, 44]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({'file = "prose.txt"': 'file = "absent.txt"'}, "absent.txt cannot be read"),
+        ({"hidden = 32": "hidden = 33"}, "not divisible by heads"),
+        ({"hidden = 32": "hidden = 16"}, "does not fit"),
+        ({"layers = [0, 1]": "layers = [0, 2]"}, "the teacher has 2"),
+        ({"steps = 44": "stepps = 8"}, "stepps is not a setting"),
+        ({"steps = 44": "steps = true"}, "steps is True"),
+        ({"steps = 44": "steps ="}, "not valid TOML"),
+        ({"heads = 4": "second_texts = 9"}, "a second teacher goes with second_texts"),
+    ],
+)
+def test_a_wrong_recipe_is_one_line(place: Path, tmp_path: Path, change: dict[str, str], reason: str) -> None:
+    recipe = (place / "one.toml").read_text()
+    for old, new in change.items():
+        assert old in recipe
+        recipe = recipe.replace(old, new)
+    (tmp_path / "recipe.toml").write_text(recipe)
+    from export.distill import pipeline
+
+    job = pipeline.Job(
+        place / "texts", (place / "first",), tmp_path / "run", tmp_path / "recipe.toml", threads=1
+    )
+    with pytest.raises(ExportError, match=reason):
+        pipeline.run(job, lambda line: None)
+
+
+def test_the_mlp_of_the_student_is_the_teachers(place: Path) -> None:
+    """GELU(gate) * up with a constant dimension is the teacher's GELU MLP."""
+    teacher = teachers.first_teacher(place / "first")
+    settings = load_settings(place / "one.toml")
+    student = lift(teacher, settings, len(VOCABULARY), torch.ones(2, 2))
+    x = torch.randn(5, 16, generator=torch.Generator().manual_seed(1))
+    lifted = functional.pad(x, (0, 16))
+    lifted[:, 16] = settings.constant
+    for old, new in zip(teacher.encoder.layer, student.encoder.layer, strict=True):
+        both = new.mlp.gated_layers(lifted)
+        units = functional.gelu(both[:, :24]) * both[:, 24:]
+        assert torch.allclose(units, functional.gelu(old.intermediate.dense(x)), atol=1e-5)
+        out = new.mlp.wo(units)
+        assert torch.allclose(out[:, :16], old.output.dense(units), atol=1e-5)
+        assert out[:, 16].tolist() == pytest.approx([-settings.constant] * 5)
+
+
+def test_heads_that_look_nearby_get_the_steeper_slopes(place: Path) -> None:
+    looking = teachers.first_teacher(place / "first", attentions=True)
+    ids = [torch.tensor([101, *range(110, 140), 102])]
+    reaches = reach(looking, ids)
+    assert reaches.shape == (2, 2)
+    student = lift(
+        looking, load_settings(place / "one.toml"), len(VOCABULARY), torch.tensor([[9.0, 1.0]] * 2)
+    )
+    values = student.encoder.layer[0].attention.self.value.weight
+    old = looking.encoder.layer[0].attention.self.value.weight
+    # Of 4 slopes the gentlest two are in use, slots 2 and 3; head 1 looks nearer.
+    assert torch.equal(values[16:24, :16], old[8:16])
+    assert torch.equal(values[24:32, :16], old[:8])
+
+
+def test_long_documents_are_seen_in_windows(place: Path) -> None:
+    teacher = teachers.first_teacher(place / "first")
+    ids = torch.randint(104, len(VOCABULARY), (2, 600), generator=torch.Generator().manual_seed(1))
+    states = teachers.token_targets(teacher, ids, torch.ones_like(ids))
+    assert states.shape == (2, 600, 16)
+    short = teachers.token_targets(teacher, ids[:, :50], torch.ones(2, 50, dtype=torch.long))
+    assert short.shape == (2, 50, 16)
+
+
+def test_a_student_that_is_its_teacher_has_nothing_to_learn() -> None:
+    states = torch.randn(6, 9, 16, generator=torch.Generator().manual_seed(1))
+    target = losses.Target(states, torch.ones(6, 9, dtype=torch.long))
+    vectors = functional.pad(teachers.mean(states, target.mask), (0, 16))
+    parts = losses.text_losses(functional.pad(states, (0, 16)), target, vectors, 0.05)
+    assert {name: float(part) for name, part in parts.items()} == pytest.approx(
+        {"token": 0, "vector": 0, "similarity": 0}, abs=1e-5
+    )
+
+
+def test_combined_vectors_mix_the_similarities() -> None:
+    rng = torch.Generator().manual_seed(1)
+    first, second = (functional.normalize(torch.randn(7, n, generator=rng), dim=1) for n in (16, 5))
+    both = losses.combined(first, second, 32, 0.4)
+    assert torch.allclose(both @ both.T, 0.6 * first @ first.T + 0.4 * second @ second.T, atol=1e-6)
+
+
+def test_the_best_window_of_a_document_is_what_counts() -> None:
+    states = torch.randn(3, 400, 16, generator=torch.Generator().manual_seed(1))
+    query = torch.nn.functional.one_hot(torch.tensor([3]), 16).float()
+    states[1, 200:300] = query  # in the middle of one document
+    scores = losses.best_windows(query, states)
+    assert scores.argmax().item() == 1
+    assert scores[0, 1].item() == pytest.approx(1.0)
+
+
+def test_batches_are_the_same_from_any_step(place: Path, tmp_path: Path) -> None:
+    settings = dataclasses.replace(load_settings(place / "one.toml"), second_texts=50)
+    corpus = load_corpus(
+        place / "texts", settings, WordPiece(VOCABULARY), None, tmp_path / "texts.xz", lambda line: None
+    )
+    every = [next(stream) for stream in [batches(corpus, settings)] for _ in range(30)]
+    later = [next(stream) for stream in [batches(corpus, settings, first=11)] for _ in range(19)]
+    for one, other in zip(every[11:], later, strict=True):
+        assert one.texts == other.texts
+        assert [d.tolist() for d in one.documents] == [d.tolist() for d in other.documents]
+    assert {batch.second for batch in every if not batch.documents} == {True, False}
+    for batch in every:
+        for document, needle in zip(batch.documents, batch.texts, strict=False):
+            assert len(document) in settings.document_tokens
+            assert document[0] == 101
+            assert document[-1] == 102
+            own = corpus.tokens(needle, 1000)[1:-1].tolist()
+            assert any(document[i : i + len(own)].tolist() == own for i in range(len(document)))
+
+
+def test_settings_need_sources(tmp_path: Path) -> None:
+    (tmp_path / "empty.toml").write_text("seed = 3\n")
+    with pytest.raises(ExportError, match="names no text"):
+        load_settings(tmp_path / "empty.toml")
+    assert Settings(sources=(Source("a.txt"),)).hidden == 512
