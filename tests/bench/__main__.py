@@ -106,14 +106,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     from runtime.errors import ModelError
     from runtime.threads import default_threads
     from tests.bench import environments, report
-    from tests.bench.artifacts import Artifacts
+    from tests.bench.artifacts import Artifacts, CheckpointError
     from tests.bench.harness import machine
     from tests.bench.settings import Settings, SettingsError
 
     model = options.model or MODELS / "jinabert-small-distilled"
     try:
         artifacts = Artifacts(options.checkpoint, model)
-    except (OSError, ValueError, ModelError) as error:
+    except ModelError as error:
         sys.stderr.write(f"python -m tests.bench: {error}\n")
         return 2
     folder = options.output or environments.CACHE / "results"
@@ -138,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             start = time.perf_counter()
             try:
                 result = measure(settings)
-            except SettingsError as error:
+            except (SettingsError, CheckpointError) as error:
                 sys.stderr.write(f"python -m tests.bench {name}: {error}\n")
                 return 2
             passed = passed and result.passed

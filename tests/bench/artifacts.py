@@ -21,7 +21,13 @@ from typing import Any
 from runtime.manifest import VOCABULARY, load_manifest
 from tests.bench.environments import CACHE
 
-__all__ = ["Artifacts"]
+__all__ = ["Artifacts", "CheckpointError"]
+
+WEIGHTS = "model.safetensors"
+
+
+class CheckpointError(OSError):
+    """The checkpoint is not there, or the model was not exported from it."""
 
 
 class Artifacts:
@@ -31,21 +37,41 @@ class Artifacts:
         """Nothing is made yet.
 
         :param checkpoint: folder in Hugging Face layout.
-        :param model: the model folder that our runtime loads; it must come from this checkpoint.
-        :raises OSError: checkpoint or model cannot be read.
-        :raises ValueError: model comes from another checkpoint.
+        :param model: the model folder that our runtime loads; what needs the checkpoint wants it to come from there.
+        :raises ModelError: model cannot be read.
         """
-        self.checkpoint, self.model = checkpoint, model
+        self._checkpoint, self.model = checkpoint, model
         self.manifest = load_manifest(model)
-        digest = hashlib.sha256((checkpoint / "model.safetensors").read_bytes()).hexdigest()
-        known = self.manifest.document["source"]["sha256"].get("model.safetensors")
-        if known != digest:
-            raise ValueError(
-                f"{model} was not exported from {checkpoint}: the benchmark wants the same weights"
-            )
+        digest = self._digest()
         graph = self.manifest.files["model.onnx"].checksum
         self._folder = CACHE / "models" / digest[:12]
         self._ours = self._folder / f"graph-{graph}"
+
+    @property
+    def checkpoint(self) -> Path:
+        """
+        :return: the folder that the model was exported from.
+        :raises CheckpointError: it is another one, or cannot be read.
+        """
+        try:
+            weights = (self._checkpoint / WEIGHTS).read_bytes()
+        except OSError as error:
+            raise CheckpointError(
+                f"{self._checkpoint / WEIGHTS}: {error.strerror}: name what {self.model} was exported from "
+                "with --checkpoint"
+            ) from None
+        if hashlib.sha256(weights).hexdigest() != self._digest():
+            raise CheckpointError(
+                f"{self.model} was not exported from {self._checkpoint}: the benchmark wants the same weights"
+            )
+        return self._checkpoint
+
+    def _digest(self) -> str:
+        """SHA-256 of the weights that the model was exported from, as its manifest says."""
+        known: str = self.manifest.document["source"]["sha256"].get(
+            WEIGHTS, self.manifest.document["checksum"]
+        )
+        return known
 
     def plain(self) -> Path:
         """:return: model.onnx in fp32, config.json, tokenizer.json and its company."""

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tests.bench import retrieval, sts, targets
+from tests.bench.environments import CACHE
 from tests.bench.report import Chart, Result, Table
 from tests.bench.settings import Settings, SettingsError
 
+if TYPE_CHECKING:
+    from tests.bench.systems import System
+
 __all__ = ["SETS", "evaluate", "quality"]
 
+PEERS = CACHE / "quality"  # figures of the peers; delete it to measure them again
 SETS = (*sts.SETS, *retrieval.SETS)
 QUICK = 20  # pairs of a file, or queries
 DRAWN = ("int8", "optimum", "minilm", "teacher")  # torch and ONNX fp32 would be bars of the height of int8
@@ -48,8 +57,9 @@ def quality(settings: Settings) -> Result:
     :return: tables, plots, and `passed`: no required target was missed.
     :raises SettingsError: there is no such system or set, or the data is not on this machine.
     """
-    from tests.bench import systems
+    from tests.bench import systems  # it needs the runtime, which evaluate() does not
 
+    limit = QUICK if settings.quick else None
     try:
         _check("system", settings.only, systems.NAMES)
         _check("set", settings.cases, SETS)
@@ -57,8 +67,7 @@ def quality(settings: Settings) -> Result:
         raise SettingsError(str(error)) from None
     sets = [name for name in SETS if not settings.cases or name in settings.cases]
     for name in sets:
-        files = [sts.FOLDER / f"{part}.tsv" for part in sts.SETS.get(name, ())]
-        if missing := [path for path in files or [retrieval.FOLDER / name] if not path.exists()]:
+        if missing := [path for path in _files(name) if not path.exists()]:
             raise SettingsError(
                 f"{missing[0]} does not exist: quality needs the sets there, or --sets others"
             )
@@ -69,9 +78,11 @@ def quality(settings: Settings) -> Result:
         with ExitStack() as stack:
             try:
                 system = systems.load(name, settings, stack)
-            except OSError as error:
+            except (OSError, ImportError) as error:
                 result.notes.append(f"not measured: {name}: {error}")
                 continue
+            if system.made_of is not None:
+                result.notes.append(f"{system.title}: measured once; delete {PEERS} to measure again")
             titles[name] = system.title
             scores[name] = {}
             for chosen in sets:
@@ -79,12 +90,37 @@ def quality(settings: Settings) -> Result:
                     result.notes.append(f"not measured: {system.title} on {chosen}: {reason}")
                     continue
                 start = time.perf_counter()
-                scores[name] |= evaluate(system.encode, [chosen], limit=QUICK if settings.quick else None)
+                scores[name][chosen] = _remembered(system, chosen, limit)
                 seconds = time.perf_counter() - start
                 main = 100 * scores[name][chosen][targets.MAIN[chosen]]
                 print(f"{system.title}: {chosen} {main:.2f} in {seconds:.0f} s", file=sys.stderr, flush=True)
     report(result, titles, scores)
     return result
+
+
+def _remembered(system: System, name: str, limit: int | None) -> dict[str, float]:
+    """Figures of a peer change with nothing here, and take an hour where other work runs: once is enough."""
+    if system.made_of is None:
+        return evaluate(system.encode, [name], limit=limit)[name]
+    digest = hashlib.sha256(f"{system.made_of} {name} {limit}".encode())
+    for path in _files(name):
+        digest.update(path.read_bytes())
+    file = PEERS / f"{digest.hexdigest()[:32]}.json"
+    try:
+        known: dict[str, float] = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        known = evaluate(system.encode, [name], limit=limit)[name]
+        PEERS.mkdir(parents=True, exist_ok=True)
+        started = file.with_suffix(".part")
+        started.write_text(json.dumps(known), encoding="utf-8")
+        started.replace(file)
+    return known
+
+
+def _files(name: str) -> list[Path]:
+    if name in sts.SETS:
+        return [sts.FOLDER / f"{part}.tsv" for part in sts.SETS[name]]
+    return [retrieval.FOLDER / name / file for file in ("corpus.jsonl", "queries.jsonl", "qrels.tsv")]
 
 
 def report(result: Result, titles: dict[str, str], scores: dict[str, Scores]) -> None:

@@ -144,6 +144,7 @@ def _draw(charts: Sequence[Chart], path: Path) -> None:
         ax.grid(axis="y", alpha=0.3)
         ax.set_axisbelow(True)
         if len(chart.series) > 1:
-            ax.legend(fontsize=8)
+            below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.12), "ncols": 2} if chart.bars else {}
+            ax.legend(fontsize=8, **below)
     drawing.savefig(path, dpi=130)
     plt.close(drawing)

@@ -68,17 +68,17 @@ def measure(
     name: str,
     *,
     limit: int | None = None,
-    folder: Path = FOLDER,
+    folder: Path | None = None,
 ) -> dict[str, float]:
     """Score one set.
 
     :param encode: texts to vectors [n, D], of any length.
     :param name: one of SETS.
     :param limit: only so many queries, and of the documents up to ten of each and ten times `limit` others.
-    :param folder: holds the sets.
+    :param folder: holds the sets; None for FOLDER.
     :return: see score.
     """
-    documents, queries, relevant = load(folder / name)
+    documents, queries, relevant = load((folder or FOLDER) / name)
     if limit is not None:
         queries = queries[:limit]
         relevant = [dict(list(own.items())[:FIRST]) for own in relevant[:limit]]

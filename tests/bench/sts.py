@@ -41,19 +41,19 @@ def measure(
     name: str,
     *,
     limit: int | None = None,
-    folder: Path = FOLDER,
+    folder: Path | None = None,
 ) -> dict[str, float]:
     """Score one set.
 
     :param encode: texts to vectors [n, D], of any length.
     :param name: a key of SETS.
     :param limit: only so many pairs of each file.
-    :param folder: holds the files.
+    :param folder: holds the files; None for FOLDER.
     :return: ``spearman``: over the pairs of all files of the set at once, as MTEB and SimCSE report a year;
         ``mean_of_files``: the plain mean over its files; ``pairs``: how many; and each file's own under its name
         where there are several.
     """
-    files = [load(folder / f"{part}.tsv") for part in SETS[name]]
+    files = [load((folder or FOLDER) / f"{part}.tsv") for part in SETS[name]]
     files = [(scores[:limit], first[:limit], second[:limit]) for scores, first, second in files]
     vectors = encode_once(encode, [text for _, *sides in files for side in sides for text in side])
     cosines = []

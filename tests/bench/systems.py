@@ -5,9 +5,11 @@ Each is a function from texts to vectors. Texts of about equal length run togeth
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 from runtime import Embedder
 from runtime.manifest import VOCABULARY
 from runtime.tokenizer import WordPiece
-from tests.bench.minilm import PeerMissingError, load_minilm
+from tests.bench.minilm import SHA256, PeerMissingError, load_minilm
 from tests.bench.settings import Settings
 
 __all__ = ["NAMES", "System", "load", "run_padded"]
@@ -34,6 +36,7 @@ class System(NamedTuple):
     title: str
     encode: Encode
     left_out: dict[str, str] = {}  # noqa: RUF012 - set -> why it is not measured; nobody changes it
+    made_of: str | None = None  # what its figures follow from; None: from code of this repository too
 
 
 def load(name: str, settings: Settings, stack: ExitStack) -> System:
@@ -141,7 +144,10 @@ def _encode(
 
 
 def _minilm(settings: Settings, stack: ExitStack) -> System:
-    return System("all-MiniLM-L6-v2 int8", load_minilm(settings.threads).encode)
+    model = load_minilm(settings.threads)
+    return System(
+        "all-MiniLM-L6-v2 int8", model.encode, made_of=f"{SHA256}, onnxruntime {version('onnxruntime')}"
+    )
 
 
 def _teacher(settings: Settings, stack: ExitStack) -> System:
@@ -171,7 +177,8 @@ def _teacher(settings: Settings, stack: ExitStack) -> System:
         ids = tokenizer(texts, truncation=True, max_length=module["max_seq_length"])["input_ids"]
         return run_padded(ids, run, tokenizer.pad_token_id)
 
-    return System(f"{folder.name} fp32", encode)
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    return System(f"{folder.name} fp32", encode, made_of=f"{digest}, torch {version('torch')}")
 
 
 # Name on the command line -> how it is loaded; the first four are the model itself.
