@@ -22,12 +22,13 @@ from export import baseline, checkpoint, folder, graph, official, source, texts,
 from export.config import read_json
 from export.errors import ExportError
 from export.verify import Figures, Progress
-from export.vocabulary import load_vocabulary
+from export.vocabulary import Vocabulary, load_vocabulary
 from runtime.manifest import MODEL, SCHEMA_VERSION, VOCABULARY, file_facts
 from runtime.threads import default_threads
 from runtime.tokenizer import WordPiece
 
 if TYPE_CHECKING:
+    from export.config import JinaBertConfig
     from export.modeling import JinaBertModel
 
 # What is left out of the longest text that the baseline is verified on: its graph holds several score tensors
@@ -139,15 +140,31 @@ def _run(
         )
 
     progress(f"writing {settings.output}")
-    config = model.config
     came_from = source.provenance(settings.source, checkpoint_folder)
     weights = [*checkpoint.weight_files(checkpoint_folder), checkpoint_folder / "config.json"]
     opset = next(entry.version for entry in traced.opset_import if entry.domain in ("", "ai.onnx"))
     manifest: dict[str, object] = {
         "schema_version": SCHEMA_VERSION,
         "name": settings.name or Path(came_from["name"] or settings.source).name,
-        "architecture": "jinabert",
         "source": {**came_from, "sha256": {file.name: file_facts(file).sha256 for file in sorted(weights)}},
+        **shape(model.config, vocabulary),
+        "precision": settings.precision,
+        "scheme": settings.scheme if settings.precision == "int8" else None,
+        "alone_tokens": None if baseline_scheme else graph.ALONE_TOKENS,
+        "made_with": _made_with(opset),
+        "verification": verification,
+    }
+    return folder.write(settings.output, sorted(final.iterdir()), manifest, force=settings.force)
+
+
+def shape(config: JinaBertConfig, vocabulary: Vocabulary) -> dict[str, object]:
+    """
+    :param config: of the checkpoint.
+    :param vocabulary: of the checkpoint.
+    :return: the fields of a manifest that say what kind of model it is.
+    """
+    return {
+        "architecture": "jinabert",
         "dimension": config.hidden_size,
         "layers": config.num_hidden_layers,
         "heads": config.num_attention_heads,
@@ -157,13 +174,7 @@ def _run(
         "pooling": "mean",
         "normalize": True,
         "tokenizer": {"type": "wordpiece", "lower_case": vocabulary.lower_case},
-        "precision": settings.precision,
-        "scheme": settings.scheme if settings.precision == "int8" else None,
-        "alone_tokens": None if baseline_scheme else graph.ALONE_TOKENS,
-        "made_with": _made_with(opset),
-        "verification": verification,
     }
-    return folder.write(settings.output, sorted(final.iterdir()), manifest, force=settings.force)
 
 
 def _official(

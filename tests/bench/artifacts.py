@@ -18,8 +18,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from runtime.embedded import embedded_model
 from runtime.manifest import VOCABULARY, load_manifest
 from tests.bench.environments import CACHE
+from tests.paths import ROOT
 
 __all__ = ["Artifacts", "CheckpointError"]
 
@@ -33,19 +35,38 @@ class CheckpointError(OSError):
 class Artifacts:
     """Folders of exported models, each made when it is first asked for."""
 
-    def __init__(self, checkpoint: Path, model: Path) -> None:
-        """Nothing is made yet.
+    def __init__(self, checkpoint: Path, model: Path | None) -> None:
+        """Nothing but the model is made yet.
 
         :param checkpoint: folder in Hugging Face layout.
         :param model: the model folder that our runtime loads; what needs the checkpoint wants it to come from there.
+            None: the int8 export of the checkpoint, or the embedded model where there is no such checkpoint.
         :raises ModelError: model cannot be read.
         """
-        self._checkpoint, self.model = checkpoint, model
+        self._checkpoint = checkpoint
+        if model is None:
+            model = (
+                self._make_model(checkpoint) if (checkpoint / WEIGHTS).is_file() else Path(embedded_model())
+            )
+        self.model = model
         self.manifest = load_manifest(model)
         digest = self._digest()
         graph = self.manifest.files["model.onnx"].checksum
         self._folder = CACHE / "models" / digest[:12]
         self._ours = self._folder / f"graph-{graph}"
+
+    def _make_model(self, checkpoint: Path) -> Path:
+        """Made anew when the weights or the code that makes the graph are others."""
+        from tests.unverified import make_folder
+
+        state = hashlib.sha256((checkpoint / WEIGHTS).read_bytes())
+        for source in sorted((ROOT / "export").glob("**/*.py")):
+            state.update(source.read_bytes())
+        folder = CACHE / "models" / f"ours-{state.hexdigest()[:12]}" / checkpoint.name
+        if not folder.is_dir():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(checkpoint, folder, "int8")
+        return folder
 
     @property
     def checkpoint(self) -> Path:

@@ -17,6 +17,7 @@ from runtime.tokenizer import WordPiece
 from tests.paths import SHARED
 from tests.trust import emulation
 from tests.trust.texts import long_text, short_texts
+from tests.unverified import make_folder
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 SCRIPTS = Path(__file__).parent
@@ -200,25 +201,14 @@ def test_a_text_in_blocks_on_avx2(
 
 
 @pytest.fixture(scope="session")
-def fp32_folder(tmp_path_factory: pytest.TempPathFactory, embedded: Path) -> Path:
-    """The fp32 graph of the checkpoint that the embedded model is made of, unverified: that is the export's."""
+def fp32_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The fp32 graph of a trained checkpoint, unverified: that is the export's."""
     if importlib.util.find_spec("torch") is None:
         pytest.skip("needs the `export` extra")
     source = SHARED / "model" / "jinabert-small-distilled"
     if not source.is_dir():
         pytest.skip("needs the checkpoint in ../shared/model")
-    from export import folder, graph
-    from export.checkpoint import load_model
-    from export.trace import trace
-
-    work = tmp_path_factory.mktemp("fp32")
-    traced = trace(load_model(source), work / "coarse.onnx", coarse=True)
-    files = folder.save_model(graph.rewrite(traced, precision="fp32"), work)
-    manifest = json.loads((embedded / "manifest.json").read_text(encoding="utf-8"))
-    fields = {key: value for key, value in manifest.items() if key not in ("files", "checksum")}
-    fields |= {"precision": "fp32", "scheme": None}
-    folder.write(work / "model", [*files, embedded / "vocab.txt"], fields)
-    return work / "model"
+    return make_folder(source, tmp_path_factory.mktemp("fp32") / "model", "fp32")
 
 
 @pytest.mark.emulated

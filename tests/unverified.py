@@ -1,0 +1,44 @@
+"""A checkpoint as a model folder in seconds: what `python -m export` makes, without its proof. For tests and benchmarks
+that check the vectors themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def make_folder(checkpoint: Path, output: Path, precision: str) -> Path:
+    """
+    :param checkpoint: folder in Hugging Face layout.
+    :param output: the model folder to make; its parent exists.
+    :param precision: "int8" or "fp32".
+    :return: output.
+    """
+    import tempfile
+
+    from export import folder, graph, pipeline
+    from export.checkpoint import load_model, load_vocabulary, weight_files
+    from export.trace import trace
+    from runtime.manifest import VOCABULARY, file_facts
+
+    model = load_model(checkpoint)
+    vocabulary = load_vocabulary(checkpoint, model.config)
+    weights = [*weight_files(checkpoint), checkpoint / "config.json"]
+    with tempfile.TemporaryDirectory() as staging:
+        work = Path(staging)
+        traced = trace(model, work / "coarse.onnx", coarse=True)
+        (work / "coarse.onnx").unlink()
+        files = folder.save_model(graph.rewrite(traced, precision=precision), work)
+        (work / VOCABULARY).write_text("".join(f"{token}\n" for token in vocabulary.tokens), encoding="utf-8")
+        manifest: dict[str, object] = {
+            "schema_version": 1,
+            "name": checkpoint.name,
+            "source": {"name": checkpoint.name, "sha256": {f.name: file_facts(f).sha256 for f in weights}},
+            **pipeline.shape(model.config, vocabulary),
+            "precision": precision,
+            "scheme": "per-token" if precision == "int8" else None,
+            "alone_tokens": graph.ALONE_TOKENS,
+            "made_with": {},
+            "verification": {},
+        }
+        folder.write(output, [*files, work / VOCABULARY], manifest)
+    return output
