@@ -101,25 +101,32 @@ def encode_chunks(
 def find_spans(text: str, parts: Iterable[str], starts: Iterable[int | None] = ()) -> list[tuple[int, int]]:
     """Where the parts that a splitter cut out of a text stand in it.
 
-    Parts come in the order of the text and may overlap. Where a part occurs several times, it is taken to be the
-    first occurrence that starts after the part before it and does not end before it.
+    Parts come in the order of the text and may overlap: none starts or ends before the one before it. Each is taken to
+    be at the first place where that holds, so that those after it are found too.
 
     :param text: the text that was split.
     :param parts: pieces of it, word for word; none of them empty.
-    :param starts: for each part where it starts, as the splitter says; one that is None, missing or wrong is
-        searched for.
+    :param starts: for each part where it starts, as the splitter says; believed only if all of it is possible, since
+        splitters lose count where a text repeats itself.
     :return: a pair (start, end) for each part, for encode_chunks(spans=...).
     :raises InputError: a part is empty, or does not stand in the text after the one before it.
     """
+    parts = list(parts)
+    told = [
+        (start, start + len(part)) for start, part in zip(starts, parts, strict=False) if start is not None
+    ]
+    if len(told) == len(parts) and all(
+        part and text.startswith(part, span[0]) and span > before and span[1] >= before[1]
+        for part, span, before in zip(parts, told, [(-1, 0), *told], strict=False)
+    ):
+        return told
     spans: list[tuple[int, int]] = []
-    hints = iter(starts)
-    last_start, last_end = -1, 0
+    last_start, last_end = 0, 0
     for number, part in enumerate(parts):
         if not part:
             raise InputError(f"parts[{number}] is empty: drop it")
-        start = next(hints, None)
-        if start is None or start <= last_start or not text.startswith(part, start):
-            start = text.find(part, max(last_start + 1, last_end - len(part)))
+        again = number > 0 and part == parts[number - 1]
+        start = text.find(part, max(last_start + again, last_end - len(part)))
         if start < 0:
             raise InputError(
                 f"parts[{number}] {part[:40]!r} does not stand in the text as it is: use a splitter that copies parts "

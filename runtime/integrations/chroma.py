@@ -37,7 +37,6 @@ __all__ = ["JinaBertEmbeddingFunction"]
 FIELDS = {"model": str, "threads": int, "max_length": int, "weights": str}
 
 
-@register_embedding_function
 class JinaBertEmbeddingFunction(EmbeddingFunction):  # type: ignore[misc]
     """Vectors of length 1 for Chroma.
 
@@ -82,6 +81,14 @@ class JinaBertEmbeddingFunction(EmbeddingFunction):  # type: ignore[misc]
                 )
             self._embedder = embedder
         return list(self._embedder.encode(input, max_length=self.max_length))
+
+    def embed_query(self, input: list[str]) -> list[NDArray[np.float32]]:  # noqa: A002
+        """The same: the model embeds queries as it embeds texts. Older Chroma has no such method to inherit.
+
+        :param input: any number of queries.
+        :return: a vector [D] float32 for each.
+        """
+        return self(input)
 
     @staticmethod
     def name() -> str:
@@ -149,6 +156,10 @@ class JinaBertEmbeddingFunction(EmbeddingFunction):  # type: ignore[misc]
 
     def _folder(self) -> str:
         return embedded_model() if self.model is None else self.model
+
+
+# Not as a decorator: Chroma 1.0.0's gives nothing back.
+register_embedding_function(JinaBertEmbeddingFunction)
 
 
 def _weights(manifest: Manifest) -> str:

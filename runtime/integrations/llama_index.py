@@ -131,7 +131,7 @@ class LateChunking(TransformComponent):  # type: ignore[misc]
         """
         :param nodes: documents (or nodes: then each is split on its own), of any length.
         :param options: passed to the splitter.
-        :return: its chunks with their embedding set; chunks without a token are left out.
+        :return: their chunks, with embedding and place in the document set; chunks without a token are left out.
         :raises InputError: the splitter changed a text.
         """
         split: list[BaseNode] = []
@@ -145,5 +145,6 @@ class LateChunking(TransformComponent):  # type: ignore[misc]
             ):
                 if chunk is not None:
                     part.embedding = chunk.vector.tolist()
+                    part.start_char_idx, part.end_char_idx = chunk.start, chunk.end
                     split.append(part)
         return split

@@ -25,7 +25,7 @@ TEXTS = ["hello world", "a b c", "x y z, hello"]
 
 @pytest.fixture
 def client(tmp_path: Path) -> chromadb.ClientAPI:
-    return chromadb.PersistentClient(tmp_path / "chroma")
+    return chromadb.PersistentClient(str(tmp_path / "chroma"))
 
 
 def test_vectors_are_the_embedders(tiny_folder: Path, tiny: Embedder) -> None:
