@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,33 @@ def finish(process: subprocess.Popen[bytes]) -> tuple[int, str]:
     """Exit status and standard error."""
     _, errors = process.communicate(timeout=TIMEOUT)
     return process.returncode, errors.decode()
+
+
+def wait_for_shards(output: Path, count: int) -> None:
+    """Until the manifest lists so many."""
+    deadline = time.monotonic() + TIMEOUT
+    while not (output / "_manifest.json").exists() or len(manifest(output)["shards"]) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def descendants(ancestor: int, name: bytes) -> list[int]:
+    """Processes below one whose command line holds a name."""
+    parents, found = {}, []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                if name in (entry / "cmdline").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:  # it has ended
+                continue
+
+    def below(process: int) -> bool:
+        parent = parents.get(process, 0)
+        return parent == ancestor or (parent > 0 and below(parent))
+
+    return [process for process in found if below(process)]
 
 
 @pytest.fixture

@@ -11,13 +11,24 @@ from pathlib import Path
 
 import pytest
 
-from tests.bulk.conftest import Bulk, content, finish, manifest, rejects, spawn, table, write_parquet
+from tests.bulk.conftest import (
+    Bulk,
+    content,
+    descendants,
+    finish,
+    manifest,
+    rejects,
+    spawn,
+    table,
+    wait_for_shards,
+    write_parquet,
+)
 
 pa = pytest.importorskip("pyarrow", reason='needs pip install "jinabert-runtime[bulk]"')
 
 ROWS = 12_000
 SHARD_ROWS = "500"
-KILLS = 8
+KILLS = 7
 OPTIONS = [
     "--id-column",
     "id",
@@ -62,14 +73,6 @@ def done(output: Path) -> dict[int, bytes]:
         shard["number"]: b"".join((output / file["name"]).read_bytes() for file in shard["files"])
         for shard in shards
     }
-
-
-def wait_for_shards(output: Path, count: int) -> None:
-    """Until the manifest lists so many."""
-    deadline = time.monotonic() + 60
-    while len(done(output)) < count:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_kill_9_at_random_moments_loses_nothing_and_repeats_nothing(
@@ -165,7 +168,7 @@ def test_a_worker_that_dies_is_one_line_and_the_job_goes_on_later(
     arguments = [source, "--output", output, "--model", tiny_folder, *OPTIONS]
     process = spawn(*arguments)
     wait_for_shards(output, 1)
-    victim = max(children(process.pid))
+    victim = max(descendants(process.pid, b"spawn_main"))
     os.kill(victim, signal.SIGKILL)
     status, errors = finish(process)
     assert status == 1
@@ -175,21 +178,6 @@ def test_a_worker_that_dies_is_one_line_and_the_job_goes_on_later(
     assert no_process_of(process.pid)
     assert finish(spawn(*arguments, "--resume"))[0] == 0
     assert content(output) == content(undisturbed[0])
-
-
-def children(parent: int) -> list[int]:
-    """Worker processes; the resource tracker of multiprocessing is none."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            try:
-                stat = (entry / "stat").read_text()
-                line = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if int(stat.rpartition(")")[2].split()[1]) == parent and b"spawn_main" in line:
-                found.append(int(entry.name))
-    return found
 
 
 def no_process_of(group: int) -> bool:
@@ -319,12 +307,17 @@ def test_a_damaged_manifest_is_refused(
         assert "no manifest of a job, or damaged" in capsys.readouterr().err
 
 
-def test_two_jobs_do_not_write_to_one_folder(source: Path, tiny_folder: Path, tmp_path: Path) -> None:
-    output = tmp_path / "out"
-    arguments = [source, "--output", output, "--model", tiny_folder, *OPTIONS]
-    first = spawn(*arguments)
-    wait_for_shards(output, 1)
-    status, errors = finish(spawn(*arguments, "--resume"))
-    assert status == 2
-    assert "another run is writing there" in errors
-    assert finish(first)[0] == 0
+def test_two_jobs_do_not_write_to_one_folder(
+    begun: tuple[Path, Path], bulk: Bulk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from runtime.bulk.storage import Storage
+
+    small, output = begun
+    lock = Storage(str(output)).lock()
+    assert lock is not None
+    try:
+        assert bulk(small, "--output", output, "--shard-rows", "100", "--resume") == 2
+    finally:
+        os.close(lock)
+    assert "another run is writing there: wait for it, or stop it" in capsys.readouterr().err
+    assert bulk(small, "--output", output, "--shard-rows", "100", "--resume") == 0
