@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,6 +43,8 @@ CUTOFFS = (1, 5, 10)
 PLAIN, LATE, WHOLE = "plain chunks", "late chunks", "whole documents"
 OURS, MINILM = "ours", "minilm"
 POSTGRES = "JINABERT_BENCH_POSTGRES"
+NEEDED = {"qdrant_client": "qdrant-client", "langchain_text_splitters": "langchain-text-splitters"}
+NEEDED_FOR_POSTGRES = {"psycopg": '"psycopg[binary]"', "pgvector": "pgvector"}
 QUICK = 20  # documents
 
 
@@ -156,6 +160,11 @@ def rag(settings: Settings) -> Result:
     :param settings: see there.
     :return: a table and a chart for each corpus.
     """
+    needed = NEEDED | (NEEDED_FOR_POSTGRES if POSTGRES in os.environ else {})
+    missing = [package for module, package in needed.items() if find_spec(module) is None]
+    if missing:
+        sys.stderr.write(f"python -m tests.bench rag: not installed: pip install {' '.join(missing)}\n")
+        raise SystemExit(2)
     result = Result("rag")
     chosen = settings.chosen([OURS, MINILM])
     peer = None
