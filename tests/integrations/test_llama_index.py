@@ -108,12 +108,12 @@ def test_an_index_keeps_the_late_vectors(model: JinaBertEmbedding) -> None:
 
 
 def test_late_chunking_is_a_step_of_a_pipeline(model: JinaBertEmbedding) -> None:
-    pipeline = IngestionPipeline(
-        transformations=[LateChunking(embed_model=model, splitter=splitter(model))], disable_cache=True
-    )
+    pipeline = IngestionPipeline(transformations=[LateChunking(embed_model=model, splitter=splitter(model))])
     nodes = pipeline.run(documents=[Document(text=LONG)])
     assert all(len(node.embedding) == 16 for node in nodes)
-    plain = IngestionPipeline(transformations=[splitter(model), model], disable_cache=True)
+    again = pipeline.run(documents=[Document(text=LONG)])  # out of the pipeline's cache, with their vectors
+    assert [node.embedding for node in again] == [node.embedding for node in nodes]
+    plain = IngestionPipeline(transformations=[splitter(model), model])
     others = plain.run(documents=[Document(text=LONG)])
     assert [node.text for node in others] == [node.text for node in nodes]
     assert [node.embedding for node in others] != [node.embedding for node in nodes]
