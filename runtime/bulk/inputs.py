@@ -97,14 +97,15 @@ def _listed(place: str, output: str) -> list[File]:
 
 
 def _split(place: str) -> tuple[str, str | None]:
-    """The folder before the first part with a wildcard, and the pattern below it."""
+    """The folder before the first part with a wildcard, and the pattern below it; ? in a URI begins its options."""
     head, separator, rest = place.partition("://") if "://" in place else ("", "", place)
+    rest, mark, query = rest.partition("?") if separator else (rest, "", "")
     parts = rest.split("/")
     first = next((n for n, part in enumerate(parts) if PATTERN & set(part)), None)
     if first is None:
         return place, None
     folder = "/".join(parts[:first]) or ("/" if rest.startswith("/") else ".")
-    return f"{head}{separator}{folder}", "/".join(parts[first:])
+    return f"{head}{separator}{folder}{mark}{query}", "/".join(parts[first:])
 
 
 def _matches(name: str, pattern: str) -> bool:
