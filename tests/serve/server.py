@@ -73,6 +73,7 @@ def running(
             stderr=stream,
             env={**os.environ, "JINABERT_API_KEY": "", **(environment or {})},
             preexec_fn=preexec,
+            start_new_session=preexec is not None,  # Linux weighs priorities within a session
         )
         try:
             yield Server(process, _url(process, log), log)
