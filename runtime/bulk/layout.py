@@ -1,8 +1,9 @@
 """How many processes, with how many threads each.
 
-`python -m tests.bench bulk` measures it. On the 2 processors it was measured on, one process with a thread for each
-processor and a process for each were equally fast to a few per cent; a process for each wins where much of the time is
-outside the model, and needs a model's memory more. See DEFAULT_THREADS for what follows.
+A process with one thread for each processor, since that is what measures best: `python -m tests.bench bulk` on 2 processors
+found 0.94 of the rate of a plain encode with 2 processes, 0.75 with one process of 2 threads, which wait for each other at
+the ends of each window of rows. More than 2 processors were not to be had: measure there, and set --processes and
+--threads. What speaks for threads is memory, so they take over where processes no longer fit into it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from .processes import Settings
 if TYPE_CHECKING:
     from runtime.manifest import Manifest
 
-DEFAULT_THREADS = 1
+DEFAULT_THREADS = 1  # of each process, see above
 PROCESS_BYTES = 160 << 20  # Python, numpy, pyarrow, onnxruntime and a window of rows
 
 
