@@ -1,8 +1,8 @@
 """How many processes, with how many threads each.
 
-A process with one thread for each processor, since that is what measures best: `python -m tests.bench bulk` on 2 processors
-found 0.94 of the rate of a plain encode with 2 processes, 0.75 with one process of 2 threads, which wait for each other at
-the ends of each window of rows. More than 2 processors were not to be had: measure there, and set --processes and
+A process with one thread for each processor, since that measures best: on 2 processors `python -m tests.bench bulk`
+found 0.94 of the rate of a plain encode with 2 processes, and 0.75 with one process of 2 threads, which wait for each
+other at the end of each window of rows. More processors were not to be had: measure there, and set --processes and
 --threads. What speaks for threads is memory, so they take over where processes no longer fit into it.
 """
 
