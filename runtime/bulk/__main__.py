@@ -137,7 +137,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--ray-address",
         metavar="ADDRESS",
-        help="cluster to join, as ray.init takes it: auto, HOST:PORT, ray://... (default: a local one)",
+        help="cluster to join, as ray.init takes it: auto or HOST:PORT (default: RAY_ADDRESS, else a local one)",
     )
     add("--progress", action=argparse.BooleanOptionalAction, help="draw progress (default: on a terminal)")
     add("--quiet", action="store_true", help="no progress and no summary")
