@@ -185,6 +185,7 @@ class Lane:
                 batch = self._take()
                 self._busy += 1
             tokens = sum(work.lengths[number] for work, number in batch.parts)
+            wanted = [work.lengths[number] for work, number in batch.parts if not work.over]
             start = time.perf_counter()
             try:
                 self._run(batch)
@@ -192,9 +193,10 @@ class Lane:
                 for work, _ in batch.parts:
                     work.fail(error)
             seconds = time.perf_counter() - start
-            self._metrics.batch.labels(self.name).observe(len(batch.parts))
-            self._metrics.texts.labels(self.name).inc(len(batch.parts))
-            self._metrics.tokens.labels(self.name).inc(tokens)
+            if wanted:
+                self._metrics.batch.labels(self.name).observe(len(wanted))
+                self._metrics.texts.labels(self.name).inc(len(wanted))
+                self._metrics.tokens.labels(self.name).inc(sum(wanted))
             with self._ready:
                 self._busy -= 1
                 self.tokens -= tokens
@@ -207,14 +209,13 @@ class Lane:
         if isinstance(first.work, Whole):
             taken = [(first, first.numbers[0])]
         else:
-            pool = [
-                (first, number) for number in first.numbers[: -REACH_TEXTS - 1 : -1]
-            ]  # its longest text first
+            longest_first = first.numbers[: -REACH_TEXTS - 1 : -1]
+            pool = [(first, number) for number in longest_first]
             for position in range(1, min(len(self._waiting), REACH_REQUESTS)):
                 other = self._waiting[position]
                 if isinstance(other.work, Texts) and len(pool) < REACH_TEXTS:
                     pool += [(other, number) for number in other.numbers[len(pool) - REACH_TEXTS :]]
-            seed = 0
+            seed = 0  # its longest text
             lengths = [waiting.work.lengths[number] for waiting, number in pool]
             plan = batching.plan(lengths, batch_tokens=self._batch_tokens, alone_tokens=self._alone_tokens)
             taken = [pool[index] for index in next(batch for batch in plan if seed in batch)]
