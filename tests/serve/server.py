@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from tests.paths import ROOT
 
-START_SECONDS, STOP_SECONDS = 60, 60
+START_SECONDS, STOP_SECONDS = 120, 300
 
 
 @dataclass
