@@ -232,10 +232,10 @@ def _documents(corpus: Corpus, settings: Settings, rng: random.Random) -> Batch:
         own = corpus.tokens(needle, size // 2)[1:-1]
         place = rng.randrange(len(prose) + 1)
         pieces = [*prose[:place], own, *prose[place:]]
-        # Cut behind the needle where that is possible, before it otherwise.
         ids = np.concatenate(pieces)
         start = sum(len(piece) for piece in pieces[:place])
-        begin = max(0, min(start + len(own) // 2 - rng.randrange(size), len(ids) - (size - 2)))
+        earliest = max(0, start + len(own) - (size - 2))
+        begin = rng.randint(earliest, max(earliest, min(start, len(ids) - (size - 2))))
         documents.append(np.concatenate(([CLS], ids[begin : begin + size - 2], [SEP])))
     return Batch(needles, documents)
 

@@ -83,6 +83,9 @@ for name in sys.stdin.read().splitlines():
     )
 """
 
+# Parts of the runtime that need an extra, or are no code.
+NOT_OF_A_FUNCTION = ("models/", "serve/", "bulk/", "integrations/")
+
 Contents = dict[str, bytes | Path]  # name with / -> content, or the file that holds it
 
 
@@ -124,7 +127,7 @@ def of_project(model: Path) -> Contents:
     contents: Contents = {"main.py": MAIN.encode()}
     for file in sorted(package.rglob("*.py")):
         name = file.relative_to(package).as_posix()
-        if not name.startswith("models/"):
+        if not name.startswith(NOT_OF_A_FUNCTION):
             contents[f"runtime/{name}"] = file
     # The folder's own name may be anything, such as "output".
     place = (

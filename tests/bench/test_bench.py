@@ -26,7 +26,7 @@ def test_help_names_every_benchmark() -> None:
 def test_a_model_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["throughput", "--model", str(tmp_path / "none"), "--checkpoint", str(tmp_path)]) == 2
     captured = capsys.readouterr()
-    assert captured.err.startswith("python -m tests.bench: ")
+    assert captured.err.startswith("python -m tests.bench throughput: ")
     assert captured.err.count("\n") == 1
 
 
