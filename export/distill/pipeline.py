@@ -14,6 +14,7 @@ import torch
 from scipy.stats import spearmanr
 
 from export.distill import student, teachers, training
+from export.distill.balance import balance
 from export.distill.corpus import Corpus, load_corpus, second_texts
 from export.distill.settings import Settings, load_settings
 from export.distill.start import lift, reach
@@ -25,6 +26,7 @@ from runtime.tokenizer import WordPiece
 __all__ = ["Job", "run"]
 
 REACH_TEXTS, REACH_TOKENS = 64, 192
+CALIBRATION_TEXTS = 500
 
 
 @dataclass(frozen=True)
@@ -100,8 +102,20 @@ def run(job: Job, report: Callable[[str], None]) -> Path:
         score_steps=job.score_steps,
         save_seconds=job.save_seconds,
     )
+    width = teacher.config.hidden_size
+    report("balancing for int8")
+    balance(state.averaged, lambda m: _calibrate(m, corpus), width)
+    if pairs is not None:
+        report(f"dev score {100 * _spearman(state.averaged, tokenizer, pairs):.2f}")
     student.write(state.averaged, vocabulary, _record(job, settings, corpus, state), checkpoint)
     return checkpoint
+
+
+def _calibrate(model: JinaBertModel, corpus: Corpus) -> None:
+    """Some texts from all over the corpus, one at a time, so that there is no padding to look at."""
+    for text in range(0, len(corpus), max(1, len(corpus) // CALIBRATION_TEXTS)):
+        ids = torch.from_numpy(corpus.tokens(text, REACH_TOKENS))[None].to(model.device)
+        model(ids, torch.ones_like(ids))
 
 
 def _vocabulary(path: Path) -> list[str]:

@@ -16,6 +16,7 @@ from transformers import BertConfig, BertModel
 
 from export.checkpoint import load_model, load_vocabulary
 from export.distill import losses, teachers
+from export.distill.balance import balance
 from export.distill.corpus import batches, load_corpus
 from export.distill.settings import Settings, Source, load_settings
 from export.distill.start import lift, reach
@@ -299,6 +300,32 @@ def test_batches_are_the_same_from_any_step(place: Path, tmp_path: Path) -> None
             assert document[-1] == 102
             own = corpus.tokens(needle, len(document) // 2)[1:-1].tolist()
             assert any(document[i : i + len(own)].tolist() == own for i in range(len(document)))
+
+
+def test_balancing_changes_no_vector_and_centres_activations(place: Path) -> None:
+    teacher = teachers.first_teacher(place / "first")
+    for layer in teacher.encoder.layer:  # a channel that is far from 0 for every token, as BERT has them
+        layer.attention.output.LayerNorm.bias.data[3] = 9.0
+        layer.output.LayerNorm.bias.data[5] = -7.0
+    student = lift(teacher, load_settings(place / "one.toml"), len(VOCABULARY), torch.ones(2, 2)).eval()
+    ids = torch.randint(104, len(VOCABULARY), (6, 30), generator=torch.Generator().manual_seed(1))
+    inputs: list[torch.Tensor] = []
+    student.encoder.layer[1].mlp.gated_layers.register_forward_pre_hook(
+        lambda _, given: inputs.append(given[0])
+    )
+
+    def run(model: torch.nn.Module) -> torch.Tensor:
+        states: torch.Tensor = model(ids, torch.ones_like(ids)).last_hidden_state
+        return states
+
+    with torch.no_grad():
+        before = run(student)
+        balance(student, run, 16)
+        after = run(student)
+    assert torch.allclose(before, after, atol=2e-4)
+    assert inputs[0].mean((0, 1)).abs().max() > 5
+    others = [channel for channel in range(32) if channel != 16]
+    assert inputs[-1][..., others].mean((0, 1)).abs().max() < 1e-3
 
 
 def test_settings_need_sources(tmp_path: Path) -> None:
