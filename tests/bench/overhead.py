@@ -13,7 +13,7 @@ from tests.bench.settings import Settings
 
 __all__ = ["overhead"]
 
-PARTS = ("session", "tokenize", "pool", "pad", "plan", "rest")
+PARTS = ("session", "tokenize", "pool", "pad", "plan", "second session", "rest")
 CALLERS = (1, 2, 4)
 EACH = 8  # texts in one call
 CORPUS_LINES = 100_000
@@ -44,7 +44,7 @@ def _parts(result: Result, worker: Worker, file: str, settings: Settings) -> Non
     for title, fresh in (("texts never met", True), ("words met before", False)):
         request = {"do": "parts", "file": file, "rounds": settings.rounds, "fresh": fresh}
         answer = worker.ask(**request)
-        parts: dict[str, float] = answer["parts"]
+        parts: dict[str, float] = dict.fromkeys(PARTS, 0.0) | answer["parts"]
         whole = sum(parts[name] for name in PARTS)
         shares[title] = 1 - parts["session"] / whole
         rows += [
