@@ -24,6 +24,8 @@ from export.errors import ExportError
 from runtime.tokenizer import WordPiece
 from tests.paths import ROOT
 
+pytest.importorskip("scipy", reason="needs the `distill` extra")
+
 SPECIAL = ["[PAD]", *(f"[unused{i}]" for i in range(99)), "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = [f"w{chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(120)]
 VOCABULARY = [*SPECIAL, *WORDS, "w"]
