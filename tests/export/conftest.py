@@ -22,6 +22,7 @@ NEED_EXTRA = {
         "modeling",
         "source",
         "trace",
+        "verify",
         "vocabulary",
         "windows",
     )
