@@ -230,7 +230,7 @@ class JinaBertEncoder(nn.Module):
         self.layer = nn.ModuleList(JinaBertLayer(config) for _ in range(config.num_hidden_layers))
 
 
-class JinaBertModel(PreTrainedModel):  # type: ignore[misc]
+class JinaBertModel(PreTrainedModel):
     """The encoder of jina-embeddings-v2 small-en and base-en (and of base-de, -es and -zh, tokenizer aside).
 
     Attributes that change how, and not what, it computes:

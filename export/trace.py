@@ -30,7 +30,7 @@ MAX_OPSET = 21
 _WARNED = ("You are using the legacy TorchScript-based ONNX export", "The feature will be removed")
 
 
-class JinaBertOnnxConfig(TextEncoderOnnxConfig):  # type: ignore[misc]
+class JinaBertOnnxConfig(TextEncoderOnnxConfig):
     """Inputs and outputs of the graph: no token types, no pooler, both axes dynamic."""
 
     NORMALIZED_CONFIG_CLASS = NormalizedTextConfig

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -130,10 +131,10 @@ def _part(file: Path, fields: dict[str, Any], name: str) -> dict[str, Any]:
     return part
 
 
-def _by_id(file: Path, vocabulary: object, added: object) -> list[str]:
+def _by_id(file: Path, vocabulary: Any, added: Any) -> list[str]:
     ids: dict[int, str] = {}
     try:
-        pairs = [*vocabulary.items(), *((token["content"], token["id"]) for token in added)]  # type: ignore[attr-defined]
+        pairs = [*vocabulary.items(), *((token["content"], token["id"]) for token in added)]
         for token, number in pairs:
             if not isinstance(token, str) or ids.setdefault(int(number), token) != token:
                 raise ExportError(f"{file}: id {number} is given to {ids[number]!r} and {token!r}")
@@ -168,9 +169,8 @@ def _check_tokens(file: Path, tokens: list[str], size: int) -> None:
     if blank := [str(number) for number, token in enumerate(tokens) if not token or "\n" in token]:
         raise ExportError(f"{file}: the token with id {listing(blank)} is empty or holds a line break")
     if len(set(tokens)) != len(tokens):
-        seen: set[str] = set()
-        repeated = [token for token in tokens if token in seen or seen.add(token)]  # type: ignore[func-returns-value]
-        raise ExportError(f"{file} lists tokens twice: {listing([repr(token) for token in repeated])}")
+        repeated = [repr(token) for token, count in Counter(tokens).items() if count > 1]
+        raise ExportError(f"{file} lists tokens twice: {listing(repeated)}")
 
 
 def _max_tokens(folder: Path, settings: dict[str, Any], config: JinaBertConfig) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 def make_folder(checkpoint: Path, output: Path, precision: str) -> Path:
     """
     :param checkpoint: folder in Hugging Face layout.
-    :param output: the model folder to make; its parent exists.
+    :param output: the model folder to make.
     :param precision: "int8" or "fp32".
     :return: output.
     """
@@ -22,6 +22,7 @@ def make_folder(checkpoint: Path, output: Path, precision: str) -> Path:
 
     model = load_model(checkpoint)
     vocabulary = load_vocabulary(checkpoint, model.config)
+    output.parent.mkdir(parents=True, exist_ok=True)
     weights = [*weight_files(checkpoint), checkpoint / "config.json"]
     with tempfile.TemporaryDirectory() as staging:
         work = Path(staging)

@@ -25,7 +25,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Settings:
-    """All that decides what comes out. Defaults are those of the embedded model where a number is general."""
+    """All that decides what comes out."""
 
     sources: tuple[Source, ...]
     # The student

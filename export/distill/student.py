@@ -29,7 +29,8 @@ def encode(
     :param longest: tokens of a text, the rest is left out.
     :return: float32 [texts, hidden], of length 1.
     """
-    ids = [tokenizer.encode(text)[:longest] for text in texts]
+    whole = [tokenizer.encode(text) for text in texts]
+    ids = [text if len(text) <= longest else [*text[: longest - 1], text[-1]] for text in whole]
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     vectors = np.empty((len(ids), model.config.hidden_size), np.float32)
     while order:

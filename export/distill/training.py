@@ -102,7 +102,7 @@ def train(
                 f"the loss is {loss.item()} at step {run.step}: lower learning_rate and start again"
             )
         run.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(run.student.parameters(), 1.0)
         run.optimizer.step()
         _average(run.averaged, run.student, min(settings.average, (run.step + 1) / (run.step + 10)))

@@ -58,7 +58,7 @@ def _condition(node: ast.expr, names: list[str]) -> Any:
             column = _column(node, names)
             if column is None:
                 raise ValueError(f"{ast.unparse(node)} is no comparison")
-            return column == True  # noqa: E712  (an expression of pyarrow, not a bool)
+            return column == pc.scalar(True)
 
 
 def _compare(left: ast.expr, op: ast.cmpop, right: ast.expr, names: list[str]) -> Any:

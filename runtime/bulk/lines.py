@@ -7,7 +7,7 @@ from typing import Any
 MAX_LINE_BYTES = 64 << 20
 
 
-class lines:  # noqa: N801  (an iterator that is called like a function)
+class Lines:
     """Lines as str for csv.reader, with a count of the bytes they came from.
 
     Invalid UTF-8 becomes lone surrogates (surrogateescape), so that a bad row is one bad row.
@@ -23,7 +23,7 @@ class lines:  # noqa: N801  (an iterator that is called like a function)
         self._stop = stop
         self.bytes = 0
 
-    def __iter__(self) -> lines:
+    def __iter__(self) -> Lines:
         return self
 
     def __next__(self) -> str:

@@ -20,7 +20,7 @@ from runtime.errors import InputError
 from . import filters
 from .inputs import root
 from .job import Shard, Span
-from .lines import MAX_LINE_BYTES, lines
+from .lines import MAX_LINE_BYTES, Lines
 from .schema import check_csv, check_jsonl, check_parquet
 from .storage import Storage
 
@@ -182,7 +182,7 @@ def _csv(job: Job, files: Files, storage: Storage, packer: Packer) -> None:
 
 def _record_sizes(stream: Any, delimiter: str) -> Iterator[tuple[int, int]]:
     """Bytes of each record of CSV, the header first, and 1: blank lines belong to the record after them."""
-    source = lines(stream)
+    source = Lines(stream)
     records = csv.reader(source, delimiter=delimiter, strict=False)
     before = 0
     while True:

@@ -86,10 +86,10 @@ def run(
         for _ in range(min(settings.processes, len(shards))):
             workers.append(_Worker(job, settings.threads))
             workers[-1].give(waiting.popleft())
-        busy = {worker.pipe: worker for worker in workers}
+        busy = list(workers)
         while busy:
-            for pipe in wait(list(busy)):
-                worker = busy[pipe]  # type: ignore[index]
+            ready = wait([worker.pipe for worker in busy])
+            for worker in [worker for worker in busy if worker.pipe in ready]:
                 try:
                     kind, content = worker.pipe.recv()
                 except (EOFError, OSError):
@@ -103,7 +103,7 @@ def run(
                     if waiting:
                         worker.give(waiting.popleft())
                     else:
-                        del busy[worker.pipe]
+                        busy.remove(worker)
                     yield content
     finally:
         for worker in workers:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from . import columns, filters
 from .job import FILE, ROW
-from .lines import MAX_LINE_BYTES, lines
+from .lines import MAX_LINE_BYTES, Lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -206,7 +206,7 @@ def _csv(job: Job, span: Span, storage: Storage) -> Iterator[Window]:
         text_place = header.index(job.text_column)
         places = [header.index(column.name) for column in job.columns]
         stream.seek(span.start)
-        source = lines(stream, span.stop - span.start)
+        source = Lines(stream, span.stop - span.start)
         records = csv.reader(source, delimiter=job.delimiter)
         while True:
             try:
@@ -252,7 +252,7 @@ def csv_header(stream: Any, delimiter: str) -> list[str]:
     """
     csv.field_size_limit(MAX_LINE_BYTES)
     try:
-        header = next(csv.reader(lines(stream), delimiter=delimiter), [])
+        header = next(csv.reader(Lines(stream), delimiter=delimiter), [])
     except csv.Error:
         return []
     return [name.removeprefix("\ufeff") if number == 0 else name for number, name in enumerate(header)]

@@ -32,13 +32,57 @@ else:
     allow_deserialization_module(__name__)  # so that a pipeline with these components can be read again
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from runtime.embedder import Embedder
 
 __all__ = ["JinaBertDocumentEmbedder", "JinaBertTextEmbedder"]
 
 
+class _Embedding:
+    """What both components have: settings of their own, and a model that is loaded when it is first needed."""
+
+    model: str | None
+    threads: int | None
+    max_length: int | None
+    prefix: str
+    suffix: str
+    _embedder: Embedder | None
+
+    def warm_up(self) -> None:
+        """Load the model, or share the one that another adapter of this process has loaded.
+
+        :raises ModelError: the folder or a file in it is missing, damaged or of another kind.
+        """
+        if self._embedder is None:
+            self._embedder = shared_embedder(self.model, self.threads)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """
+        :param data: what to_dict gave.
+        :return: the component.
+        """
+        made: Self = default_from_dict(cls, data)
+        return made
+
+    def _embed(
+        self, texts: list[str], show_progress: bool = False
+    ) -> tuple[list[list[float]], dict[str, Any]]:
+        self.warm_up()
+        assert self._embedder is not None
+        vectors, stats = self._embedder.encode(
+            [self.prefix + text + self.suffix for text in texts],
+            max_length=self.max_length,
+            show_progress=show_progress,
+            return_stats=True,
+        )
+        usage = {"prompt_tokens": stats.tokens, "total_tokens": stats.tokens}
+        return vectors.tolist(), {"model": self._embedder.manifest.name, "usage": usage}
+
+
 @component
-class JinaBertTextEmbedder:
+class JinaBertTextEmbedder(_Embedding):
     """Embeds a text, such as a query. The vector has length 1."""
 
     def __init__(
@@ -61,14 +105,6 @@ class JinaBertTextEmbedder:
         self.prefix, self.suffix = prefix, suffix
         self._embedder: Embedder | None = None
 
-    def warm_up(self) -> None:
-        """Load the model, or share the one that another adapter of this process has loaded.
-
-        :raises ModelError: the folder or a file in it is missing, damaged or of another kind.
-        """
-        if self._embedder is None:
-            self._embedder = shared_embedder(self.model, self.threads)
-
     def to_dict(self) -> dict[str, Any]:
         """:return: the component as Haystack writes it down."""
         written: dict[str, Any] = default_to_dict(
@@ -81,15 +117,6 @@ class JinaBertTextEmbedder:
         )
         return written
 
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> JinaBertTextEmbedder:
-        """
-        :param data: what to_dict gave.
-        :return: the component.
-        """
-        made: JinaBertTextEmbedder = default_from_dict(cls, data)
-        return made
-
     @component.output_types(embedding=list[float], meta=dict[str, Any])  # type: ignore[untyped-decorator]
     def run(self, text: str) -> dict[str, Any]:
         """
@@ -101,7 +128,7 @@ class JinaBertTextEmbedder:
             raise TypeError(
                 f"text is {type(text).__name__}, not str: for a list of Document use JinaBertDocumentEmbedder"
             )
-        vectors, meta = _embed(self, [text])
+        vectors, meta = self._embed([text])
         return {"embedding": vectors[0], "meta": meta}
 
     @component.output_types(embedding=list[float], meta=dict[str, Any])  # type: ignore[untyped-decorator]
@@ -111,7 +138,7 @@ class JinaBertTextEmbedder:
 
 
 @component
-class JinaBertDocumentEmbedder:
+class JinaBertDocumentEmbedder(_Embedding):
     """Embeds documents: their content, after the fields of their meta that are asked for. Vectors have length 1."""
 
     def __init__(
@@ -143,14 +170,6 @@ class JinaBertDocumentEmbedder:
         self.progress_bar = progress_bar
         self._embedder: Embedder | None = None
 
-    def warm_up(self) -> None:
-        """Load the model, or share the one that another adapter of this process has loaded.
-
-        :raises ModelError: the folder or a file in it is missing, damaged or of another kind.
-        """
-        if self._embedder is None:
-            self._embedder = shared_embedder(self.model, self.threads)
-
     def to_dict(self) -> dict[str, Any]:
         """:return: the component as Haystack writes it down."""
         written: dict[str, Any] = default_to_dict(
@@ -166,15 +185,6 @@ class JinaBertDocumentEmbedder:
         )
         return written
 
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> JinaBertDocumentEmbedder:
-        """
-        :param data: what to_dict gave.
-        :return: the component.
-        """
-        made: JinaBertDocumentEmbedder = default_from_dict(cls, data)
-        return made
-
     @component.output_types(documents=list[Document], meta=dict[str, Any])  # type: ignore[untyped-decorator]
     def run(self, documents: list[Document]) -> dict[str, Any]:
         """
@@ -185,7 +195,7 @@ class JinaBertDocumentEmbedder:
         """
         if not isinstance(documents, list) or not all(isinstance(one, Document) for one in documents):
             raise TypeError("documents is not a list of Document: for a str use JinaBertTextEmbedder")
-        vectors, meta = _embed(self, [self._text(document) for document in documents], self.progress_bar)
+        vectors, meta = self._embed([self._text(document) for document in documents], self.progress_bar)
         embedded = [
             replace(document, embedding=vector) for document, vector in zip(documents, vectors, strict=True)
         ]
@@ -201,19 +211,3 @@ class JinaBertDocumentEmbedder:
         return self.embedding_separator.join(
             [*(str(field) for field in fields if field is not None), document.content or ""]
         )
-
-
-def _embed(
-    embedding: JinaBertTextEmbedder | JinaBertDocumentEmbedder, texts: list[str], show_progress: bool = False
-) -> tuple[list[list[float]], dict[str, Any]]:
-    embedding.warm_up()
-    embedder = embedding._embedder
-    assert embedder is not None
-    vectors, stats = embedder.encode(
-        [embedding.prefix + text + embedding.suffix for text in texts],
-        max_length=embedding.max_length,
-        show_progress=show_progress,
-        return_stats=True,
-    )
-    usage = {"prompt_tokens": stats.tokens, "total_tokens": stats.tokens}
-    return vectors.tolist(), {"model": embedder.manifest.name, "usage": usage}
