@@ -1,9 +1,10 @@
 """What the student is asked to do.
 
 short texts   token       each token's state is the first teacher's: relative squared error
-              vector      the text's vector is the teachers': 1 - cosine
-              similarity  the batch's texts are as similar to each other: Kullback-Leibler divergence of the
-                          distributions softmax(similarity / temperature) over the other texts
+              vector      so is the text's vector: 1 - cosine
+              similarity  the batch's texts are as similar to each other as the first teacher finds them, or both
+                          together: Kullback-Leibler divergence of the distributions softmax(similarity /
+                          temperature) over the other texts
 documents     token       the same, by direction only: a token may count for less than another
               document    a short text is as similar to a document as to the best window of it, among the
                           documents of the batch: the same divergence. A mean over thousands of tokens would
@@ -20,7 +21,7 @@ from torch.nn import functional
 
 from export.distill.teachers import mean
 
-__all__ = ["Target", "best_windows", "combined", "divergence", "document_losses", "text_losses"]
+__all__ = ["Target", "best_windows", "divergence", "document_losses", "mixed", "text_losses"]
 
 PASSAGE, STRIDE = 48, 24  # tokens of a window of a document, and from one to the next
 
@@ -33,17 +34,15 @@ class Target:
     mask: Tensor  # int64 [batch, length]
 
 
-def combined(first: Tensor, second: Tensor, width: int, share: float) -> Tensor:
-    """Vectors whose dot products are the weighted mean of those of both teachers.
+def mixed(first: Tensor, second: Tensor, share: float) -> Tensor:
+    """How similar two teachers find texts.
 
-    :param first: float32 [batch, n], of length 1.
-    :param second: float32 [batch, m], of length 1.
-    :param width: of the result, at least n + m. The second stands at its end; zeros between.
-    :param share: of the second in the dot products.
-    :return: float32 [batch, width], of length 1.
+    :param first: its vectors, float32 [batch, n], of length 1.
+    :param second: its vectors, float32 [batch, m], of length 1.
+    :param share: of the second.
+    :return: the weighted mean of both's dot products, float32 [batch, batch].
     """
-    between = first.new_zeros(len(first), width - first.shape[1] - second.shape[1])
-    return torch.cat([first * (1 - share) ** 0.5, between, second * share**0.5], dim=1)
+    return (1 - share) * (first @ first.T) + share * (second @ second.T)
 
 
 def divergence(wanted: Tensor, given: Tensor, temperature: float) -> Tensor:
@@ -63,23 +62,24 @@ def divergence(wanted: Tensor, given: Tensor, temperature: float) -> Tensor:
     )
 
 
-def text_losses(hidden: Tensor, target: Target, vectors: Tensor, temperature: float) -> dict[str, Tensor]:
+def text_losses(
+    hidden: Tensor, target: Target, temperature: float, similarity: Tensor | None = None
+) -> dict[str, Tensor]:
     """
     :param hidden: the student's states, float [batch, length, student's width].
     :param target: the first teacher's.
-    :param vectors: of ``combined``; or of the first teacher alone, [batch, width], where the second was not asked:
-        the student's dimensions beyond that width are then left alone.
+    :param similarity: of the texts, [batch, batch], from ``mixed``; None: the first teacher's.
     :return: the losses by name, scalars.
     """
     mask = target.mask.float()
     wide = target.states.shape[-1]
     error = (hidden[..., :wide].float() - target.states).square().sum(-1) / target.states.square().sum(-1)
-    own = mean(hidden[..., : vectors.shape[1]], target.mask)
+    own, vectors = mean(hidden[..., :wide], target.mask), mean(target.states, target.mask)
     losses = {"token": (error * mask).sum() / mask.sum(), "vector": 1 - (own * vectors).sum(-1).mean()}
     if len(own) > 2:
         itself = torch.eye(len(own), dtype=torch.bool, device=own.device)
-        wanted = (vectors @ vectors.T).masked_fill(itself, -torch.inf)
-        losses["similarity"] = divergence(wanted, own @ own.T, temperature)
+        wanted = vectors @ vectors.T if similarity is None else similarity
+        losses["similarity"] = divergence(wanted.masked_fill(itself, -torch.inf), own @ own.T, temperature)
     return losses
 
 

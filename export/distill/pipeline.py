@@ -17,7 +17,7 @@ from export.distill import student, teachers, training
 from export.distill.balance import balance
 from export.distill.corpus import Corpus, load_corpus, second_texts
 from export.distill.settings import Settings, load_settings
-from export.distill.start import lift, reach
+from export.distill.start import lift, reach, reserve
 from export.errors import ExportError
 from export.modeling import JinaBertModel
 from runtime.threads import default_threads
@@ -75,6 +75,7 @@ def run(job: Job, report: Callable[[str], None]) -> Path:
     second = _second(job, settings, corpus, threads, report)
     model = _lift(job.teachers[0], settings, corpus, len(vocabulary)).to(device)
     teacher = teachers.first_teacher(job.teachers[0]).to(device)
+    reserve(model, teacher.config.hidden_size)
     state = training.start(model, settings)
     checkpoint = job.output / "checkpoint"
     checkpoint.mkdir(exist_ok=True)
@@ -132,10 +133,7 @@ def _second(
     if not settings.second_texts:
         return None
     asked = [corpus.texts[text] for text in second_texts(corpus, settings).tolist()]
-    answers = teachers.vectors(job.teachers[1], asked, job.output / "second", threads, report)
-    width = teachers.first_teacher(job.teachers[0]).config.hidden_size
-    # Behind the first teacher's dimensions and the constant one.
-    return teachers.principal_vectors(answers, settings.hidden - width - 1)
+    return teachers.vectors(job.teachers[1], asked, job.output / "second", threads, report)
 
 
 def _lift(folder: Path, settings: Settings, corpus: Corpus, vocabulary: int) -> JinaBertModel:

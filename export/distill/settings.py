@@ -47,10 +47,10 @@ class Settings:
     steps: int = 2000
     warmup_steps: int = 50
     decay: float = 0.4  # the last share of the steps, in which the learning rate goes down to nothing
-    learning_rate: float = 4e-4
+    learning_rate: float = 2e-4
     average: float = 0.99  # of the weights, per step
     temperature: float = 0.05
-    second_weight: float = 0.4  # of the second teacher in the similarity of two texts
+    second_weight: float = 0.4  # of the second teacher in how similar its texts should be
     weights: dict[str, float] = field(
         default_factory=lambda: {"token": 1.0, "vector": 3.0, "similarity": 0.5, "document": 0.5}
     )

@@ -2,9 +2,9 @@
 
 What differs between the two, and how it is bridged:
 
-- *Width.* The teacher's H dimensions come first. The others hold nothing at the start, so a LayerNorm over all D sees
-  H / D of the variance: its weights are multiplied by sqrt(H / D). (The teacher's mean is not quite 0; training mends
-  what that leaves.)
+- *Width.* The teacher's H dimensions come first. The others hold nothing, so a LayerNorm over all D sees H / D of the
+  variance: its weights are multiplied by sqrt(H / D). (The teacher's mean is not quite 0; training mends what that
+  leaves.) They stay empty in training, too: balance.py needs them afterwards.
 - *GELU to GeGLU.* Dimension H is constant: LayerNorm weight 0 and bias c. The gate takes the teacher's first linear
   layer, with its bias on the constant dimension, and the up projection is 1 from it, so GELU(gate) * up is the
   teacher's MLP. The biases of what is added to the residual take c away again, so that the constant has no part in the
@@ -30,7 +30,7 @@ from export.distill.settings import Settings
 from export.errors import ExportError
 from export.modeling import JinaBertModel, alibi_slopes
 
-__all__ = ["lift", "reach"]
+__all__ = ["lift", "reach", "reserve"]
 
 UNK = 100
 
@@ -100,6 +100,30 @@ def lift(teacher: BertModel, settings: Settings, vocabulary: int, reaches: Tenso
     return student
 
 
+def reserve(student: JinaBertModel, wide: int) -> None:
+    """Keep training from what is neither the teacher's dimensions nor what is read from the constant one.
+
+    :param student: of ``lift``; from now on the gradients of the weights that write to its other dimensions are 0.
+    :param wide: the teacher's dimensions.
+    """
+
+    def hold(parameter: Tensor, axis: int) -> None:
+        free = torch.ones_like(parameter)
+        free.narrow(axis, wide, parameter.shape[axis] - wide).zero_()
+        parameter.register_hook(lambda gradient: gradient * free)
+
+    hold(student.embeddings.word_embeddings.weight, 1)
+    norms = [student.embeddings.LayerNorm]
+    for layer in student.encoder.layer:
+        norms += [layer.attention.output.LayerNorm, layer.mlp.layernorm]
+        for writer in (layer.attention.output.dense, layer.mlp.wo):
+            hold(writer.weight, 0)
+            hold(writer.bias, 0)
+    for norm in norms:
+        hold(norm.weight, 0)
+        hold(norm.bias, 0)
+
+
 def reach(teacher: BertModel, texts: Iterable[Tensor]) -> Tensor:
     """How far each head looks: the mean distance in tokens, [CLS] and [SEP] left out.
 
@@ -126,8 +150,6 @@ def _norm(
     new.weight[:wide] = old.weight * shrink
     new.bias[:wide] = old.bias
     new.bias[wide] = constant
-    # Not 0, or the dimensions behind the constant would never learn anything.
-    new.weight[wide + 1 :] = shrink * float(old.weight.mean())
 
 
 def _attention(old: torch.nn.Module, new: torch.nn.Module, reaches: Tensor, heads: int) -> None:
@@ -159,8 +181,8 @@ def _noise(student: JinaBertModel, wide: int, units: int, settings: Settings) ->
         part += 0.02 * torch.randn(part.shape, generator=generator) * (part == 0)
 
     for layer in student.encoder.layer:
-        fill(layer.attention.self.query.weight)
-        fill(layer.attention.self.key.weight)
-        fill(layer.attention.self.value.weight)
-        fill(layer.mlp.gated_layers.weight[units : settings.intermediate])
-        fill(layer.mlp.gated_layers.weight[settings.intermediate + units :])
+        fill(layer.attention.self.query.weight[:, :wide])
+        fill(layer.attention.self.key.weight[:, :wide])
+        fill(layer.attention.self.value.weight[:, :wide])
+        fill(layer.mlp.gated_layers.weight[units : settings.intermediate, :wide])
+        fill(layer.mlp.gated_layers.weight[settings.intermediate + units :, :wide])

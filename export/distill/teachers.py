@@ -32,7 +32,6 @@ __all__ = [
     "check_vocabulary",
     "first_teacher",
     "mean",
-    "principal_vectors",
     "token_targets",
     "vectors",
 ]
@@ -183,17 +182,3 @@ def _ask(session: InferenceSession, tokenizer: Tokenizer, texts: Sequence[str]) 
         means = mean(torch.from_numpy(hidden), torch.from_numpy(mask)).numpy().astype(np.float16)
         answers |= dict(zip(batch, means, strict=True))
     return np.stack([answers[i] for i in range(len(texts))])
-
-
-def principal_vectors(answers: NDArray[np.float16], dimensions: int) -> NDArray[np.float32]:
-    """
-    :param answers: [texts, width].
-    :param dimensions: to keep.
-    :return: float32 [texts, dimensions], of length 1: the principal components about the origin, so that the dot
-        products of the whole vectors are kept as well as that many dimensions can.
-    """
-    full = answers.astype(np.float32)
-    _, basis = np.linalg.eigh(full.T @ full)
-    kept = full @ basis[:, ::-1][:, :dimensions]
-    normalised: NDArray[np.float32] = kept / np.linalg.norm(kept, axis=1, keepdims=True)
-    return normalised

@@ -68,7 +68,7 @@ def train(
     run: Run,
     corpus: Corpus,
     teacher: BertModel,
-    second: NDArray[np.float32] | None,
+    second: NDArray[np.float16] | None,
     settings: Settings,
     *,
     save: Callable[[Run], None],
@@ -79,7 +79,7 @@ def train(
 ) -> None:
     """
     :param run: at any step; goes on to ``settings.steps``.
-    :param second: the second teacher's vectors of ``second_texts``, float32 [texts, dimensions], or None.
+    :param second: the second teacher's vectors of ``second_texts``, float16 [texts, dimensions], or None.
     :param save: writes the state of a run.
     :param score: of a model on held-out text, or None.
     :param report: takes lines of progress.
@@ -134,7 +134,7 @@ def _losses(
     teacher: BertModel,
     batch: Batch,
     corpus: Corpus,
-    second: NDArray[np.float32] | None,
+    second: NDArray[np.float16] | None,
     rows: dict[int, int],
     settings: Settings,
 ) -> tuple[dict[str, Tensor], int]:
@@ -145,13 +145,11 @@ def _losses(
     target = losses.Target(teachers.token_targets(teacher, ids, mask), mask)
     tokens = int(mask.sum())
     if not batch.documents:
-        vectors, width = teachers.mean(target.states, mask), hidden.shape[-1]
-        if second is None:
-            vectors = torch.nn.functional.pad(vectors, (0, width - vectors.shape[1]))
-        elif batch.second:
-            answers = torch.from_numpy(second[[rows[text] for text in batch.texts]]).to(device)
-            vectors = losses.combined(vectors, answers, width, settings.second_weight)
-        return losses.text_losses(hidden, target, vectors, settings.temperature), tokens
+        similarity = None
+        if batch.second and second is not None:
+            answers = torch.from_numpy(second[[rows[text] for text in batch.texts]]).to(device).float()
+            similarity = losses.mixed(teachers.mean(target.states, mask), answers, settings.second_weight)
+        return losses.text_losses(hidden, target, settings.temperature, similarity), tokens
     long, long_mask = _padded(batch.documents, device)
     with torch.autocast(device.type, torch.bfloat16):
         states = student(long, long_mask).last_hidden_state

@@ -19,7 +19,7 @@ from export.distill import losses, teachers
 from export.distill.balance import balance
 from export.distill.corpus import batches, load_corpus
 from export.distill.settings import Settings, Source, load_settings
-from export.distill.start import lift, reach
+from export.distill.start import lift, reach, reserve
 from export.errors import ExportError
 from runtime.tokenizer import WordPiece
 from tests.paths import ROOT
@@ -261,18 +261,41 @@ def test_long_documents_are_seen_in_windows(place: Path) -> None:
 def test_a_student_that_is_its_teacher_has_nothing_to_learn() -> None:
     states = torch.randn(6, 9, 16, generator=torch.Generator().manual_seed(1))
     target = losses.Target(states, torch.ones(6, 9, dtype=torch.long))
-    vectors = functional.pad(teachers.mean(states, target.mask), (0, 16))
-    parts = losses.text_losses(functional.pad(states, (0, 16)), target, vectors, 0.05)
+    parts = losses.text_losses(functional.pad(states, (0, 16)), target, 0.05)
     assert {name: float(part) for name, part in parts.items()} == pytest.approx(
         {"token": 0, "vector": 0, "similarity": 0}, abs=1e-5
     )
 
 
-def test_combined_vectors_mix_the_similarities() -> None:
+def test_a_second_teacher_has_a_say_in_how_similar_texts_are() -> None:
     rng = torch.Generator().manual_seed(1)
     first, second = (functional.normalize(torch.randn(7, n, generator=rng), dim=1) for n in (16, 5))
-    both = losses.combined(first, second, 32, 0.4)
-    assert torch.allclose(both @ both.T, 0.6 * first @ first.T + 0.4 * second @ second.T, atol=1e-6)
+    wanted = losses.mixed(first, second, 0.4)
+    assert torch.allclose(wanted, 0.6 * first @ first.T + 0.4 * second @ second.T)
+    target = losses.Target(first[:, None], torch.ones(7, 1, dtype=torch.long))
+    parts = losses.text_losses(first[:, None], target, 0.05, wanted)
+    assert parts["similarity"] > 0.01
+    assert parts["vector"] == pytest.approx(0, abs=1e-5)
+
+
+def test_training_leaves_the_spare_dimensions_empty(place: Path) -> None:
+    teacher = teachers.first_teacher(place / "first")
+    student = lift(teacher, load_settings(place / "one.toml"), len(VOCABULARY), torch.ones(2, 2))
+    reserve(student, 16)
+    ids = torch.randint(104, len(VOCABULARY), (3, 20), generator=torch.Generator().manual_seed(1))
+    optimizer = torch.optim.AdamW(student.parameters(), lr=0.01, weight_decay=0.0)
+    for _ in range(3):
+        states = student(ids, torch.ones_like(ids)).last_hidden_state
+        states[..., :8].square().sum().backward()
+        optimizer.step()
+    with torch.no_grad():
+        student.eval()
+        before = lift(teacher, load_settings(place / "one.toml"), len(VOCABULARY), torch.ones(2, 2))
+        trained = student(ids, torch.ones_like(ids)).last_hidden_state
+        assert not torch.allclose(
+            trained[..., :16], before(ids, torch.ones_like(ids)).last_hidden_state[..., :16], atol=0.01
+        )
+    assert trained[..., 16:].abs().max() == 0
 
 
 def test_the_best_window_of_a_document_is_what_counts() -> None:
@@ -304,13 +327,15 @@ def test_batches_are_the_same_from_any_step(place: Path, tmp_path: Path) -> None
             assert any(document[i : i + len(own)].tolist() == own for i in range(len(document)))
 
 
-def test_balancing_changes_no_vector_and_centres_activations(place: Path) -> None:
+def test_balancing_keeps_similarities_and_shrinks_and_centres_activations(place: Path) -> None:
     teacher = teachers.first_teacher(place / "first")
-    for layer in teacher.encoder.layer:  # a channel that is far from 0 for every token, as BERT has them
+    for layer in teacher.encoder.layer:  # channels that are large for every token, as BERT has them
         layer.attention.output.LayerNorm.bias.data[3] = 9.0
+        layer.attention.output.LayerNorm.weight.data[3] = 4.0
         layer.output.LayerNorm.bias.data[5] = -7.0
-    student = lift(teacher, load_settings(place / "one.toml"), len(VOCABULARY), torch.ones(2, 2)).eval()
-    ids = torch.randint(104, len(VOCABULARY), (6, 30), generator=torch.Generator().manual_seed(1))
+    settings = dataclasses.replace(load_settings(place / "one.toml"), hidden=48)
+    student = lift(teacher, settings, len(VOCABULARY), torch.ones(2, 2)).eval()
+    ids = torch.randint(104, len(VOCABULARY), (40, 30), generator=torch.Generator().manual_seed(1))
     inputs: list[torch.Tensor] = []
     student.encoder.layer[1].mlp.gated_layers.register_forward_pre_hook(
         lambda _, given: inputs.append(given[0])
@@ -321,12 +346,13 @@ def test_balancing_changes_no_vector_and_centres_activations(place: Path) -> Non
         return states
 
     with torch.no_grad():
-        before = run(student)
+        before = teachers.mean(run(student), torch.ones_like(ids))
         balance(student, run, 16)
-        after = run(student)
-    assert torch.allclose(before, after, atol=2e-4)
-    assert inputs[0].mean((0, 1)).abs().max() > 5
-    others = [channel for channel in range(32) if channel != 16]
+        after = teachers.mean(run(student), torch.ones_like(ids))
+    assert (before @ before.T - after @ after.T).abs().max() < 0.01
+    assert inputs[0].abs().max() > 12
+    others = [channel for channel in range(48) if channel != 16]
+    assert inputs[-1][..., others].abs().max() < 4
     assert inputs[-1][..., others].mean((0, 1)).abs().max() < 1e-3
 
 

@@ -79,8 +79,10 @@ def test_threads_leave_room_for_long_texts() -> None:
     with Embedder(threads=1) as embedder:
         manifest = embedder.manifest
     loaded = memory.resident() + memory.model_bytes(manifest) + memory.LIBRARY_BYTES + memory.SPARE_BYTES
+    one, three = (memory.run_bytes(8192, manifest, threads) for threads in (1, 3))
     counts = [
-        memory.threads_for(loaded + free * MEGABYTE, 16, 8192, manifest) for free in (0, 150, 400, 10_000)
+        memory.threads_for(loaded + free, 16, 8192, manifest)
+        for free in (0, one + 8 * MEGABYTE, three + 8 * MEGABYTE, 10_000 * MEGABYTE)
     ]
     assert counts == sorted(counts)
     assert counts[:2] == [1, 1]
