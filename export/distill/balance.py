@@ -1,26 +1,29 @@
 """Makes a trained student easier to quantise, all but without changing what it computes.
 
-int8 gives each token one scale, which its largest channel decides, and each row of weights another. A student that starts
-as BERT has a few channels that are many times larger than all others (arXiv 2105.06990), and the others round to little
-beside them.
+int8 gives each token one scale, decided by its largest channel, and each row of weights another. A student that starts
+as BERT has a few channels that are many times larger than all others (arXiv 2105.06990); others round to little beside.
 
-- *Spreading.* A large channel is written to k dimensions instead of one, times a vector c of length 1 that adds up to 1:
-  mean and variance, which the LayerNorms see, stay as they are, and each of the k is smaller by about sqrt(k). The
-  dimensions behind the constant one (start.py) are kept free for it. What reads the channel reads as few of the k as its
-  row of weights has room for: weights of 0 add no rounding error. A LayerNorm takes the mean m of all dimensions from
-  each of the k, not c times m, and m is only nearly the same for all tokens: this is the one step that changes vectors,
-  a little. Training prints the dev score before and after.
-- *Centring.* From each LayerNorm whose output goes into products, the mean of each channel is taken out of its bias;
-  the products and the residual that read it get it back in their own biases. The MLP's first product has no bias: there
-  the constant dimension carries it.
+- *Spreading.* A large channel is written to k dimensions instead of one, times a vector c of length 1 that adds up to
+  1: mean and variance, which the LayerNorms see, stay as they are, and each of the k is smaller by about sqrt(k). The
+  dimensions behind the constant one (start.py) are kept free for it. What reads the channel reads as few of the k as
+  its row of weights has room for: weights of 0 add no rounding error. A LayerNorm takes the mean m of all dimensions
+  from each of the k, not c times m, and m is only nearly the same for all tokens, so vectors change a little. Training
+  prints the dev score before and after.
+- *Splitting.* A unit of the MLP with weights far larger than all others (MiniLM has one that fires for [CLS] alone)
+  would set the scale of the rows that it writes to. It becomes k units with weights k times smaller, in the places of
+  the k - 1 units that add least; what those added is lost.
 - *Smoothing.* Unit i of the MLP's inner layer is divided by a factor and row i of the next product multiplied by it
-  (arXiv 2211.10438), which balances the largest activation of a unit against its largest weight. How far is measured.
+  (arXiv 2211.10438), which balances the largest activation of a unit against its largest weight. How far is measured;
+  no weight becomes larger than those of other units.
+
+Centring (taking each channel's mean into biases) was tried and is not here: it gained little on sentences and lost
+more on texts of one token.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +33,7 @@ from export.modeling import JinaBertModel
 
 __all__ = ["balance"]
 
+LARGE = 1.5  # times the 99th percentile of units' largest weights: such a unit is split
 STRENGTHS = (0.0, 0.2, 0.35, 0.5)  # of smoothing; 0 leaves a layer as it is
 ROWS = 8  # of each text that smoothing is measured on
 
@@ -42,7 +46,7 @@ def balance(model: JinaBertModel, run: Callable[[JinaBertModel], None], constant
     :param constant_channel: of the hidden states; those behind it are 0 for every text, as start.py keeps them.
     """
     _spread(model, run, constant_channel)
-    _centre(model, run, constant_channel)
+    _split(model, run)
     _smooth(model, run)
 
 
@@ -60,20 +64,15 @@ def _norms(model: JinaBertModel) -> list[nn.LayerNorm]:
 
 
 def _watch(
-    modules: list[nn.Module], run: Callable[[JinaBertModel], None], model: JinaBertModel, *, inputs: bool
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Mean and largest magnitude of each channel, over all tokens that run gives the model."""
-    sums: list[Tensor | float] = [0.0] * len(modules)
+    modules: Sequence[nn.Module], run: Callable[[JinaBertModel], None], model: JinaBertModel, *, inputs: bool
+) -> list[Tensor]:
+    """The largest magnitude of each channel, over all tokens that run gives the model."""
     tops: list[Tensor | None] = [None] * len(modules)
-    counts = [0] * len(modules)
 
     def hook(number: int) -> Callable[..., None]:
         def see(module: nn.Module, given: tuple[Tensor, ...], result: Tensor) -> None:
-            rows = (given[0] if inputs else result).flatten(0, -2)
-            sums[number] = sums[number] + rows.sum(0)
-            top, before = rows.abs().amax(0), tops[number]
+            top, before = (given[0] if inputs else result).flatten(0, -2).abs().amax(0), tops[number]
             tops[number] = top if before is None else torch.maximum(before, top)
-            counts[number] += len(rows)
 
         return see
 
@@ -81,12 +80,11 @@ def _watch(
     run(model)
     for handle in handles:
         handle.remove()
-    means = [torch.as_tensor(total) / count for total, count in zip(sums, counts, strict=True)]
-    return means, [top for top in tops if top is not None]
+    return [top for top in tops if top is not None]
 
 
 def _spread(model: JinaBertModel, run: Callable[[JinaBertModel], None], constant_channel: int) -> None:
-    _, tops = _watch(list(_norms(model)), run, model, inputs=False)
+    tops = _watch(_norms(model), run, model, inputs=False)
     offsets = _offsets(model, run)
     used = torch.stack([top[:constant_channel] / top[:constant_channel].median() for top in tops])
     copies = _shares(used.amax(0), model.config.hidden_size - constant_channel - 1)
@@ -184,40 +182,9 @@ def _reading(weight: Tensor, channel: int, direction: Tensor) -> Tensor:
     return reading
 
 
-def _centre(model: JinaBertModel, run: Callable[[JinaBertModel], None], channel: int) -> None:
-    norms = _norms(model)
-    means, tops = _watch(list(norms), run, model, inputs=False)
-    for number, (norm, mean, top) in enumerate(zip(norms, means, tops, strict=True)):
-        mean[channel] = 0
-        norm.bias -= mean
-        layer = model.encoder.layer[number // 2]
-        if number % 2 == 0:
-            for name in ("query", "key", "value"):
-                product = getattr(layer.attention.self, name)
-                product.bias += product.weight @ mean
-            layer.attention.output.dense.bias += mean
-        else:
-            weight = layer.mlp.gated_layers.weight
-            constant = norm.bias[channel].clone()
-            weight[:, channel] += weight @ mean / constant
-            layer.mlp.wo.bias += mean
-            # As large as the others get, so that its weights need be no larger than theirs.
-            factor = float((top - mean.abs()).clamp(min=1).quantile(0.99)) / float(constant.abs())
-            _rescale_constant(layer, norm, channel, max(1.0, factor))
-
-
-def _rescale_constant(layer: nn.Module, norm: nn.LayerNorm, channel: int, factor: float) -> None:
-    """The constant of an attention's LayerNorm times a factor; nothing that reads it notices."""
-    before = norm.bias[channel].clone()
-    norm.bias[channel] *= factor
-    layer.mlp.gated_layers.weight[:, channel] /= factor
-    # The residual reads it too.
-    layer.mlp.wo.bias[channel] -= before * (factor - 1)
-
-
 def _few(direction: Tensor, count: int) -> Tensor:
-    """The smallest vector with at most ``count`` entries that reads 1 from ``direction``, and adds up to 1, so that what
-    a LayerNorm takes from all dimensions is read once."""
+    """The smallest vector with at most ``count`` entries that reads 1 from ``direction``, and adds up to 1, so that
+    what a LayerNorm takes from all dimensions is read once."""
     order = direction.argsort(descending=True)
     chosen = torch.cat([order[: count - count // 2], order[-(count // 2) :]])
     sums = torch.stack([direction[chosen], torch.ones(len(chosen))])
@@ -226,12 +193,42 @@ def _few(direction: Tensor, count: int) -> Tensor:
     return few
 
 
+def _split(model: JinaBertModel, run: Callable[[JinaBertModel], None]) -> None:
+    layers = list(model.encoder.layer)
+    squares: list[Tensor | float] = [0.0] * len(layers)
+
+    def hook(number: int) -> Callable[..., None]:
+        def see(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+            squares[number] = squares[number] + given[0].flatten(0, -2).square().sum(0)
+
+        return see
+
+    handles = [layer.mlp.wo.register_forward_pre_hook(hook(i)) for i, layer in enumerate(layers)]
+    run(model)
+    for handle in handles:
+        handle.remove()
+    for layer, square in zip(layers, squares, strict=True):
+        gate_up, wo = layer.mlp.gated_layers.weight, layer.mlp.wo.weight
+        idle = (torch.as_tensor(square) * wo.square().sum(0)).argsort().tolist()
+        largest = wo.abs().amax(0)
+        room = LARGE * largest.quantile(0.99)
+        for unit in torch.nonzero(largest > room).flatten().tolist():
+            count = math.ceil(float(largest[unit] / room))
+            places = torch.tensor([unit, *idle[: count - 1]])
+            idle = idle[count - 1 :]
+            gate_up[places] = gate_up[unit].clone()
+            gate_up[places + layer.mlp.width] = gate_up[unit + layer.mlp.width].clone()
+            wo[:, places] = (wo[:, unit] / count)[:, None]
+
+
 def _smooth(model: JinaBertModel, run: Callable[[JinaBertModel], None]) -> None:
     products = [layer.mlp.wo for layer in model.encoder.layer]
-    _, tops = _watch(products, run, model, inputs=True)
+    tops = _watch(products, run, model, inputs=True)
     kept: list[list[Tensor]] = [[] for _ in products]
     handles = [
-        product.register_forward_pre_hook(lambda _, given, rows=rows: rows.append(given[0][0, :ROWS].clone()))
+        product.register_forward_pre_hook(
+            lambda _, given, rows=rows: rows.append(given[0][:, :ROWS].flatten(0, 1))
+        )
         for product, rows in zip(products, kept, strict=True)
     ]
     run(model)
@@ -239,16 +236,23 @@ def _smooth(model: JinaBertModel, run: Callable[[JinaBertModel], None]) -> None:
         handle.remove()
     for layer, top, rows in zip(model.encoder.layer, tops, kept, strict=True):
         weight, seen = layer.mlp.wo.weight, torch.cat(rows)
-        ratio = top.clamp(min=1e-4) / weight.abs().amax(0).clamp(min=1e-4)
-        factors = [(ratio / ratio.median()).pow(strength).clamp(0.1, 10) for strength in STRENGTHS]
+        largest = weight.abs().amax(0).clamp(min=1e-4)
+        ratio = top.clamp(min=1e-4) / largest
+        room = (largest.quantile(0.99) / largest).clamp(min=1)
+        factors = [
+            torch.minimum((ratio / ratio.median()).pow(strength).clamp(0.1, 10), room)
+            for strength in STRENGTHS
+        ]
         best = min(factors, key=lambda factor: _rounding_error(seen / factor, weight * factor))
         layer.mlp.gated_layers.weight[layer.mlp.width :] /= best[:, None]
         layer.mlp.wo.weight *= best
 
 
 def _rounding_error(rows: Tensor, weight: Tensor) -> float:
-    """Of a product in int8: sum of squares beside the exact one."""
+    """Of a product in int8, relative to the exact one of each row: mean of squares."""
     int8, scale = quantize_matrix(weight.T.contiguous().numpy())
     steps = rows.abs().amax(1, keepdim=True) / 127
     rounded = (rows / steps).round() * steps
-    return float((rounded @ torch.from_numpy(int8 * scale) - rows @ weight.T).square().sum())
+    exact = rows @ weight.T
+    error = rounded @ torch.from_numpy(int8 * scale) - exact
+    return float((error.square().sum(1) / exact.square().sum(1)).mean())

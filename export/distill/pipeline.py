@@ -15,7 +15,7 @@ from scipy.stats import spearmanr
 
 from export.distill import student, teachers, training
 from export.distill.balance import balance
-from export.distill.corpus import Corpus, load_corpus, second_texts
+from export.distill.corpus import CLS, SEP, Corpus, load_corpus, second_texts
 from export.distill.settings import Settings, load_settings
 from export.distill.start import lift, reach, reserve
 from export.errors import ExportError
@@ -27,6 +27,7 @@ __all__ = ["Job", "run"]
 
 REACH_TEXTS, REACH_TOKENS = 64, 192
 CALIBRATION_TEXTS = 500
+CALIBRATION_STRIDE = 20  # every twentieth entry of the vocabulary
 
 
 @dataclass(frozen=True)
@@ -113,10 +114,15 @@ def run(job: Job, report: Callable[[str], None]) -> Path:
 
 
 def _calibrate(model: JinaBertModel, corpus: Corpus) -> None:
-    """Some texts from all over the corpus, one at a time, so that there is no padding to look at."""
+    """Some texts from all over the corpus, one at a time, so that there is no padding to look at; and texts of a single
+    token, since a token without context can make activations that no sentence makes."""
     for text in range(0, len(corpus), max(1, len(corpus) // CALIBRATION_TEXTS)):
         ids = torch.from_numpy(corpus.tokens(text, REACH_TOKENS))[None].to(model.device)
         model(ids, torch.ones_like(ids))
+    tokens = torch.arange(SEP + 1, model.config.vocab_size, CALIBRATION_STRIDE, device=model.device)
+    ids = torch.stack([torch.full_like(tokens, CLS), tokens, torch.full_like(tokens, SEP)], dim=1)
+    for part in ids.split(256):
+        model(part, torch.ones_like(part))
 
 
 def _vocabulary(path: Path) -> list[str]:

@@ -327,7 +327,7 @@ def test_batches_are_the_same_from_any_step(place: Path, tmp_path: Path) -> None
             assert any(document[i : i + len(own)].tolist() == own for i in range(len(document)))
 
 
-def test_balancing_keeps_similarities_and_shrinks_and_centres_activations(place: Path) -> None:
+def test_balancing_keeps_similarities_and_shrinks_activations(place: Path) -> None:
     teacher = teachers.first_teacher(place / "first")
     for layer in teacher.encoder.layer:  # channels that are large for every token, as BERT has them
         layer.attention.output.LayerNorm.bias.data[3] = 9.0
@@ -353,7 +353,6 @@ def test_balancing_keeps_similarities_and_shrinks_and_centres_activations(place:
     assert inputs[0].abs().max() > 12
     others = [channel for channel in range(48) if channel != 16]
     assert inputs[-1][..., others].abs().max() < 4
-    assert inputs[-1][..., others].mean((0, 1)).abs().max() < 1e-3
 
 
 def test_settings_need_sources(tmp_path: Path) -> None:
