@@ -24,14 +24,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from export.distill.start import layer_norms
 from export.graph.weights import quantize_matrix
 from export.modeling import JinaBertModel
 
 __all__ = ["balance"]
+
+Measured = TypeVar("Measured")
 
 LARGE = 1.5  # times the 99th percentile of units' largest weights: such a unit is split
 ROOM = 2.0  # times the same: smoothing makes no weight larger
@@ -51,43 +55,47 @@ def balance(model: JinaBertModel, run: Callable[[JinaBertModel], None], constant
     _smooth(model, run)
 
 
-def _all_norms(model: JinaBertModel) -> list[nn.LayerNorm]:
-    """In the order in which they run."""
-    norms = [model.embeddings.LayerNorm]
-    for layer in model.encoder.layer:
-        norms += [layer.attention.output.LayerNorm, layer.mlp.layernorm]
-    return norms
+def _gather(
+    modules: Sequence[nn.Module],
+    run: Callable[[JinaBertModel], None],
+    model: JinaBertModel,
+    measure: Callable[[nn.Module, Tensor, Tensor], Measured],
+) -> list[list[Measured]]:
+    """What is measured of each module's input and output, once for each time that run gives the model texts."""
+    found: list[list[Measured]] = [[] for _ in modules]
 
+    def hook(parts: list[Measured]) -> Callable[..., None]:
+        return lambda module, given, result: parts.append(measure(module, given[0], result))
 
-def _norms(model: JinaBertModel) -> list[nn.LayerNorm]:
-    """Without the last, whose output is pooled."""
-    return _all_norms(model)[:-1]
-
-
-def _watch(
-    modules: Sequence[nn.Module], run: Callable[[JinaBertModel], None], model: JinaBertModel, *, inputs: bool
-) -> list[Tensor]:
-    """The largest magnitude of each channel, over all tokens that run gives the model."""
-    tops: list[Tensor | None] = [None] * len(modules)
-
-    def hook(number: int) -> Callable[..., None]:
-        def see(module: nn.Module, given: tuple[Tensor, ...], result: Tensor) -> None:
-            top, before = (given[0] if inputs else result).flatten(0, -2).abs().amax(0), tops[number]
-            tops[number] = top if before is None else torch.maximum(before, top)
-
-        return see
-
-    handles = [module.register_forward_hook(hook(number)) for number, module in enumerate(modules)]
+    handles = [
+        module.register_forward_hook(hook(parts)) for module, parts in zip(modules, found, strict=True)
+    ]
     run(model)
     for handle in handles:
         handle.remove()
-    return [top for top in tops if top is not None]
+    return found
+
+
+def _largest(states: Tensor) -> Tensor:
+    """Magnitude of each channel."""
+    return states.flatten(0, -2).abs().amax(0)
 
 
 def _spread(model: JinaBertModel, run: Callable[[JinaBertModel], None], constant_channel: int) -> None:
-    tops = _watch(_norms(model), run, model, inputs=False)
-    offsets = _offsets(model, run)
-    used = torch.stack([top[:constant_channel] / top[:constant_channel].median() for top in tops])
+    def measure(norm: nn.Module, given: Tensor, result: Tensor) -> tuple[Tensor, Tensor]:
+        deviation = (given.var(-1, unbiased=False) + norm.eps).sqrt()
+        return _largest(result)[:constant_channel], (given.mean(-1) / deviation).flatten()
+
+    norms = layer_norms(model)
+    found = _gather(norms, run, model, measure)
+    # What each takes from all dimensions: the mean, after division by the deviation.
+    offsets = {
+        norm: float(torch.cat([offset for _, offset in parts]).mean())
+        for norm, parts in zip(norms, found, strict=True)
+    }
+    # The output of the last is pooled: no product reads it.
+    tops = [torch.stack([top for top, _ in parts]).amax(0) for parts in found[:-1]]
+    used = torch.stack([top / top.median() for top in tops])
     copies = _shares(used.amax(0), model.config.hidden_size - constant_channel - 1)
     free = constant_channel + 1
     for channel in torch.nonzero(copies > 1).flatten().tolist():
@@ -121,21 +129,6 @@ def _direction(count: int, seed: int) -> Tensor:
     level = signs * (0.75 + 0.5 * torch.rand(count, generator=generator))
     level -= level.mean()
     return 1 / count + math.sqrt(1 - 1 / count) * level / level.norm()
-
-
-def _offsets(model: JinaBertModel, run: Callable[[JinaBertModel], None]) -> dict[nn.LayerNorm, float]:
-    """What each LayerNorm takes from all dimensions: its mean over tokens, after division by the deviation."""
-    offsets: dict[nn.LayerNorm, list[Tensor]] = {norm: [] for norm in _all_norms(model)}
-
-    def see(norm: nn.LayerNorm, given: tuple[Tensor, ...]) -> None:
-        deviation = (given[0].var(-1, unbiased=False) + norm.eps).sqrt()
-        offsets[norm].append((given[0].mean(-1) / deviation).flatten())
-
-    handles = [norm.register_forward_pre_hook(see) for norm in offsets]
-    run(model)
-    for handle in handles:
-        handle.remove()
-    return {norm: float(torch.cat(parts).mean()) for norm, parts in offsets.items()}
 
 
 def _spread_channel(
@@ -195,22 +188,11 @@ def _few(direction: Tensor, count: int) -> Tensor:
 
 
 def _split(model: JinaBertModel, run: Callable[[JinaBertModel], None]) -> None:
-    layers = list(model.encoder.layer)
-    squares: list[Tensor | float] = [0.0] * len(layers)
-
-    def hook(number: int) -> Callable[..., None]:
-        def see(module: nn.Module, given: tuple[Tensor, ...]) -> None:
-            squares[number] = squares[number] + given[0].flatten(0, -2).square().sum(0)
-
-        return see
-
-    handles = [layer.mlp.wo.register_forward_pre_hook(hook(i)) for i, layer in enumerate(layers)]
-    run(model)
-    for handle in handles:
-        handle.remove()
-    for layer, square in zip(layers, squares, strict=True):
+    products = [layer.mlp.wo for layer in model.encoder.layer]
+    found = _gather(products, run, model, lambda _, given, result: given.flatten(0, -2).square().sum(0))
+    for layer, parts in zip(model.encoder.layer, found, strict=True):
         gate_up, wo = layer.mlp.gated_layers.weight, layer.mlp.wo.weight
-        idle = (torch.as_tensor(square) * wo.square().sum(0)).argsort().tolist()
+        idle = (torch.stack(parts).sum(0) * wo.square().sum(0)).argsort().tolist()
         largest = wo.abs().amax(0)
         room = LARGE * largest.quantile(0.99)
         for unit in torch.nonzero(largest > room).flatten().tolist():
@@ -223,20 +205,14 @@ def _split(model: JinaBertModel, run: Callable[[JinaBertModel], None]) -> None:
 
 
 def _smooth(model: JinaBertModel, run: Callable[[JinaBertModel], None]) -> None:
+    def measure(_: nn.Module, given: Tensor, result: Tensor) -> tuple[Tensor, Tensor]:
+        return _largest(given), given[:, :ROWS].flatten(0, 1)
+
     products = [layer.mlp.wo for layer in model.encoder.layer]
-    tops = _watch(products, run, model, inputs=True)
-    kept: list[list[Tensor]] = [[] for _ in products]
-    handles = [
-        product.register_forward_pre_hook(
-            lambda _, given, rows=rows: rows.append(given[0][:, :ROWS].flatten(0, 1))
-        )
-        for product, rows in zip(products, kept, strict=True)
-    ]
-    run(model)
-    for handle in handles:
-        handle.remove()
-    for layer, top, rows in zip(model.encoder.layer, tops, kept, strict=True):
-        weight, seen = layer.mlp.wo.weight, torch.cat(rows)
+    found = _gather(products, run, model, measure)
+    for layer, parts in zip(model.encoder.layer, found, strict=True):
+        weight, seen = layer.mlp.wo.weight, torch.cat([rows for _, rows in parts])
+        top = torch.stack([top for top, _ in parts]).amax(0)
         largest = weight.abs().amax(0).clamp(min=1e-4)
         ratio = top.clamp(min=1e-4) / largest
         room = (ROOM * largest.quantile(0.99) / largest).clamp(min=1)

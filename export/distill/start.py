@@ -30,7 +30,7 @@ from export.distill.settings import Settings
 from export.errors import ExportError
 from export.modeling import JinaBertModel, alibi_slopes
 
-__all__ = ["lift", "reach", "reserve"]
+__all__ = ["layer_norms", "lift", "reach", "reserve"]
 
 UNK = 100
 
@@ -113,15 +113,20 @@ def reserve(student: JinaBertModel, wide: int) -> None:
         parameter.register_hook(lambda gradient: gradient * free)
 
     hold(student.embeddings.word_embeddings.weight, 1)
+    writers = [w for layer in student.encoder.layer for w in (layer.attention.output.dense, layer.mlp.wo)]
+    for module in (*writers, *layer_norms(student)):
+        hold(module.weight, 0)
+        hold(module.bias, 0)
+
+
+def layer_norms(student: JinaBertModel) -> list[torch.nn.LayerNorm]:
+    """
+    :return: all of them, in the order in which they run; the output of the last is pooled.
+    """
     norms = [student.embeddings.LayerNorm]
     for layer in student.encoder.layer:
         norms += [layer.attention.output.LayerNorm, layer.mlp.layernorm]
-        for writer in (layer.attention.output.dense, layer.mlp.wo):
-            hold(writer.weight, 0)
-            hold(writer.bias, 0)
-    for norm in norms:
-        hold(norm.weight, 0)
-        hold(norm.bias, 0)
+    return norms
 
 
 def reach(teacher: BertModel, texts: Iterable[Tensor]) -> Tensor:
