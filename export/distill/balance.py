@@ -181,9 +181,11 @@ def _few(direction: Tensor, count: int) -> Tensor:
     what a LayerNorm takes from all dimensions is read once."""
     order = direction.argsort(descending=True)
     chosen = torch.cat([order[: count - count // 2], order[-(count // 2) :]])
-    sums = torch.stack([direction[chosen], torch.ones(len(chosen))])
+    # Of the vectors that read so, the smallest is a mixture of the direction and of ones.
+    square, total, ones = direction[chosen].square().sum(), direction[chosen].sum(), len(chosen)
+    share = torch.stack([ones - total, square - total]) / (square * ones - total * total)
     few = torch.zeros_like(direction)
-    few[chosen] = torch.linalg.lstsq(sums, torch.ones(2)).solution
+    few[chosen] = share[0] * direction[chosen] + share[1]
     return few
 
 
