@@ -13,7 +13,8 @@ import numpy as np
 
 from export.graph.builder import BOOL, FLOAT, INT64, Builder, value
 from export.graph.layer import attention_end, feed_forward
-from export.graph.products import ZERO_POINT, Rows, product
+from export.graph.products import Rows, product
+from export.graph.tokens import Tokens
 from export.graph.weights import Arrays, Shape, Stacked
 from export.graph.windows import BLOCK, Grid, key_norms, window
 
@@ -21,7 +22,7 @@ __all__ = ["long_layers"]
 
 
 def long_layers(
-    g: Builder, x: str, layers: Sequence[Arrays], shape: Shape, grid: Grid, zero_points: str
+    g: Builder, x: str, layers: Sequence[Arrays], shape: Shape, grid: Grid, tokens: Tokens
 ) -> str:
     """Emit all layers for one text.
 
@@ -30,19 +31,19 @@ def long_layers(
     :param layers: the parts of each layer, the same for all.
     :param shape: of the model.
     :param grid: the block grid.
-    :param zero_points: uint8 [rows, 1], of Rows.
+    :param tokens: of all rows.
     :return: name of float32 [rows, hidden]; rows of padding have no meaning.
     """
     loop = _Loop(g, "layer")
     carried = loop.body.fresh("hidden")
     weights = Stacked(loop.body, loop.index, layers)
-    y = _layer(loop.body, carried, weights, shape, grid, zero_points)
+    y = _layer(loop.body, carried, weights, shape, grid, tokens)
     return loop.close(g.constant(np.int64(len(layers))), y, ["rows", shape.hidden], carried=(x, carried))
 
 
-def _layer(g: Builder, x: str, weights: Stacked, shape: Shape, grid: Grid, zero_points: str) -> str:
+def _layer(g: Builder, x: str, weights: Stacked, shape: Shape, grid: Grid, tokens: Tokens) -> str:
     """Emit one layer; parameters as in long_layers."""
-    rows = Rows(x, shape.hidden, zero_points)
+    rows = Rows(x, shape.hidden, tokens.zero_points)
     k, v = (
         _by_head(g, product(g, rows, weights, part), shape)
         for part in ("attention.self.key", "attention.self.value")
@@ -55,20 +56,20 @@ def _layer(g: Builder, x: str, weights: Stacked, shape: Shape, grid: Grid, zero_
     start, end = (
         body("Unsqueeze", edge, np.array([0])) for edge in (first, body("Add", first, np.int64(BLOCK)))
     )
-    zeros = body.constant(np.full((BLOCK, 1), ZERO_POINT, np.uint8))
+    block = Tokens.block(body, BLOCK)
 
     def of_block(name: str, axis: int = 0) -> str:
         return body.slice(name, start, end, [axis])
 
-    own = Rows(of_block(x), shape.hidden, zeros)
+    own = Rows(of_block(x), shape.hidden, block.zero_points)
     if rows.quantized is not None:  # for keys and values
         own.quantized = of_block(rows.quantized[0]), of_block(rows.quantized[1])
     q = _by_head(body, product(body, own, weights, "attention.self.query"), shape)
     keys = window(body, grid, loop.index, q, of_block(k, axis=1), norms)
     context = body("Transpose", _attention(body, shape, grid, first, q, k, v, keys), perm=[1, 0, 2])
-    merged = Rows(body("Reshape", context, np.array([BLOCK, shape.hidden])), shape.hidden, zeros)
-    h = attention_end(body, merged, own.name, weights, shape)
-    y = feed_forward(body, h, weights, shape, zeros)
+    merged = body("Reshape", context, np.array([BLOCK, shape.hidden]))
+    h = attention_end(body, merged, own.name, weights, shape, block)
+    y = feed_forward(body, h, weights, shape, block)
     blocks = loop.close(grid.blocks, y, [BLOCK, shape.hidden])
     result: str = g("Reshape", blocks, np.array([-1, shape.hidden]))
     return result

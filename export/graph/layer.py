@@ -1,21 +1,21 @@
 """One encoder layer with all rows at once: what batches, and texts up to ALONE_TOKENS tokens, run through.
 
 MultiHeadAttention computes softmax(q·kᵀ + alibi + mask)·v in one node, and its result for a text does not depend on
-its batch mates or on padding at its right. Add + LayerNormalization, because SkipLayerNormalization is several times
-slower on a processor; products apart for q, k, v and for gate, up, because Split copies.
+its batch mates or on padding at its right. Products apart for q, k, v and for gate, up, because Split copies.
 """
 
 from __future__ import annotations
 
 from export.graph.builder import Builder
 from export.graph.products import Rows, product, unscaled_product
+from export.graph.tokens import Tokens, normalize
 from export.graph.weights import Shape, Weights
 
 __all__ = ["attention_end", "feed_forward", "short_layer"]
 
 
 def short_layer(
-    g: Builder, x: str, weights: Weights, shape: Shape, mask: str, alibi: str, zero_points: str
+    g: Builder, x: str, weights: Weights, shape: Shape, mask: str, alibi: str, tokens: Tokens
 ) -> str:
     """Emit the layer.
 
@@ -25,10 +25,10 @@ def short_layer(
     :param shape: of the model.
     :param mask: int32 [batch, length], 1 for a real token.
     :param alibi: float32 [1, heads, length, length].
-    :param zero_points: uint8 [batch, length, 1], of Rows.
+    :param tokens: of the batch.
     :return: name of float32 [batch, length, hidden].
     """
-    rows = Rows(x, shape.hidden, zero_points)
+    rows = Rows(x, shape.hidden, tokens.zero_points)
     projections = ("attention.self.query", "attention.self.key", "attention.self.value")
     context = g(
         "MultiHeadAttention",
@@ -41,11 +41,11 @@ def short_layer(
         # Far below any score with its ALiBi, so that padding weighs exactly 0; and finite.
         mask_filter_value=-1e30,
     )
-    h = attention_end(g, Rows(context, shape.hidden, zero_points), x, weights, shape)
-    return feed_forward(g, h, weights, shape, zero_points)
+    h = attention_end(g, context, x, weights, shape, tokens)
+    return feed_forward(g, h, weights, shape, tokens)
 
 
-def attention_end(g: Builder, context: Rows, x: str, weights: Weights, shape: Shape) -> str:
+def attention_end(g: Builder, context: str, x: str, weights: Weights, shape: Shape, tokens: Tokens) -> str:
     """Emit LN(dense(context) + x).
 
     :param g: where to write.
@@ -53,13 +53,15 @@ def attention_end(g: Builder, context: Rows, x: str, weights: Weights, shape: Sh
     :param x: input of the layer, float32 [..., hidden].
     :param weights: of the layer.
     :param shape: of the model.
+    :param tokens: those of x.
     :return: name of float32 [..., hidden].
     """
-    out = product(g, context, weights, "attention.output.dense")
-    return _norm(g, g("Add", out, x), weights, "attention.output.LayerNorm", shape)
+    rows = Rows(context, shape.hidden, tokens.zero_points)
+    out = product(g, rows, weights, "attention.output.dense")
+    return _norm(g, g("Add", out, x), weights, "attention.output.LayerNorm", shape, tokens)
 
 
-def feed_forward(g: Builder, h: str, weights: Weights, shape: Shape, zero_points: str) -> str:
+def feed_forward(g: Builder, h: str, weights: Weights, shape: Shape, tokens: Tokens) -> str:
     """Emit LN(wo(GELU(gate(h)) * up(h)) + h).
 
     The scale of up's rows passes untouched through the product with GELU(gate) and through its quantisation, so that
@@ -69,28 +71,21 @@ def feed_forward(g: Builder, h: str, weights: Weights, shape: Shape, zero_points
     :param h: float32 [..., hidden].
     :param weights: of the layer.
     :param shape: of the model.
-    :param zero_points: uint8 [..., 1], of Rows.
+    :param tokens: those of h.
     :return: name of float32 [..., hidden].
     """
-    rows = Rows(h, shape.hidden, zero_points)
+    rows = Rows(h, shape.hidden, tokens.zero_points)
     gate = product(g, rows, weights, "mlp.gate")
     up, up_scale = unscaled_product(g, rows, weights, "mlp.up")
-    activated = Rows(g("Mul", g("Gelu", gate), up), shape.intermediate, zero_points)
+    activated = Rows(g("Mul", g("Gelu", gate), up), shape.intermediate, tokens.zero_points)
     y, y_scale = unscaled_product(g, activated, weights, "mlp.wo")
     scales = [name for name in (up_scale, y_scale) if name is not None]
     if scales:
         y = g("Mul", y, scales[0] if len(scales) == 1 else g("Mul", *scales))
     y = g("Add", g("Add", y, weights("mlp.wo.bias")), h)
-    return _norm(g, y, weights, "mlp.layernorm", shape)
+    return _norm(g, y, weights, "mlp.layernorm", shape, tokens)
 
 
-def _norm(g: Builder, x: str, weights: Weights, part: str, shape: Shape) -> str:
-    result: str = g(
-        "LayerNormalization",
-        x,
-        weights(part + ".weight"),
-        weights(part + ".bias"),
-        axis=-1,
-        epsilon=shape.eps,
-    )
-    return result
+def _norm(g: Builder, x: str, weights: Weights, part: str, shape: Shape, tokens: Tokens) -> str:
+    weight, bias = weights(part + ".weight"), weights(part + ".bias")
+    return normalize(g, x, weight, bias, shape.hidden, shape.eps, tokens)

@@ -24,7 +24,7 @@ from export.errors import ExportError
 from export.graph.blocks import long_layers
 from export.graph.builder import FLOAT, INT32, INT64, Builder, value
 from export.graph.layer import short_layer
-from export.graph.products import ZERO_POINT
+from export.graph.tokens import Tokens, normalize
 from export.graph.weights import MATRICES, Arrays, Shape, quantize_table, quantized, store
 from export.graph.windows import grid
 from export.modeling import LAYER_WEIGHTS, alibi_slopes
@@ -162,7 +162,7 @@ def _layer(given: list[Float], heads: int) -> dict[str, NDArray[Any]]:
     return {**matrices, **{name: weights[name] for name in kept}}
 
 
-def _embed(g: Builder, model: _Model, ids: str, int8: bool) -> str:
+def _embed(g: Builder, model: _Model, ids: str, int8: bool, tokens: Tokens) -> str:
     """LN(table[ids]).
 
     The table is int8 with a scale per row, and the scale cancels in the normalisation that follows, so that it is not
@@ -177,21 +177,21 @@ def _embed(g: Builder, model: _Model, ids: str, int8: bool) -> str:
     else:
         rows = g("Gather", g.constant(model.table, EMBEDDINGS + ".fp32"), ids)
     parts = zip(("weight", "bias"), model.norm, strict=True)
-    norm = [g.constant(array, "embeddings.LayerNorm." + part) for part, array in parts]
-    result: str = g("LayerNormalization", rows, *norm, axis=-1, epsilon=model.shape.eps)
-    return result
+    weight, bias = (g.constant(array, "embeddings.LayerNorm." + part) for part, array in parts)
+    return normalize(g, rows, weight, bias, model.shape.hidden, model.shape.eps, tokens)
 
 
 def _short(g: Builder, model: _Model, layers: Sequence[Arrays], int8_table: bool, shape: str) -> str:
-    x = _embed(g, model, "input_ids", int8_table)
+    batch, tokens_of_each = g("Split", shape, num_outputs=2, outputs=2)
+    tokens = Tokens.counted(g, batch, tokens_of_each)
+    x = _embed(g, model, "input_ids", int8_table, tokens)
     mask = g("Cast", "attention_mask", to=INT32)
     length = g("Cast", g("Gather", shape, np.int64(1)), to=FLOAT)
     position = g("Range", np.float32(0), length, np.float32(1))
     distance = g("Abs", g("Sub", position, g("Unsqueeze", position, np.array([1]))))
     alibi = g("Mul", distance, -model.slopes[None, :, None, None])
-    zero_points = _zero_points(g, g("Concat", shape, np.array([1]), axis=0))
     for weights in store(g, layers):
-        x = short_layer(g, x, weights, model.shape, mask, alibi, zero_points)
+        x = short_layer(g, x, weights, model.shape, mask, alibi, tokens)
     return x
 
 
@@ -200,19 +200,11 @@ def _long(g: Builder, model: _Model, layers: Sequence[Arrays], int8_table: bool)
     length = g("Size", ids)
     blocks = grid(g, length, model.slopes)
     padding = g("Concat", np.array([0]), g("Unsqueeze", g("Sub", blocks.rows, length), np.array([0])), axis=0)
-    x = _embed(g, model, g("Pad", ids, padding), int8_table)
-    zero_points = _zero_points(
-        g, g("Concat", g("Unsqueeze", blocks.rows, np.array([0])), np.array([1]), axis=0)
-    )
-    y = long_layers(g, x, layers, model.shape, blocks, zero_points)
+    tokens = Tokens.counted(g, None, g("Unsqueeze", blocks.rows, np.array([0])))
+    x = _embed(g, model, g("Pad", ids, padding), int8_table, tokens)
+    y = long_layers(g, x, layers, model.shape, blocks, tokens)
     kept = g.slice(y, np.array([0]), g("Unsqueeze", length, np.array([0])), [0])
     result: str = g("Unsqueeze", kept, np.array([0]))
-    return result
-
-
-def _zero_points(g: Builder, shape: str) -> str:
-    fill = numpy_helper.from_array(np.array([ZERO_POINT], np.uint8))
-    result: str = g("ConstantOfShape", shape, value=fill)
     return result
 
 
