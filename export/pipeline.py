@@ -89,6 +89,7 @@ def _run(
     tokens = [_truncated(tokenizer.encode(text), longest) for text in corpus]
 
     progress("tracing")
+    heads = model.config.num_attention_heads
     if baseline_scheme:
         reference_path = work / "plain.onnx"
         traced = trace.trace(model, reference_path, coarse=False)
@@ -96,7 +97,7 @@ def _run(
     else:
         traced = trace.trace(model, work / "coarse.onnx", coarse=True)
         (reference_path, *_) = folder.save_model(graph.rewrite(traced, precision="fp32"), reference)
-        reference_alone = graph.ALONE_TOKENS
+        reference_alone = graph.alone_tokens(heads)
     verification: dict[str, Figures] = {}
     if found := _official(settings, checkpoint_folder, tokenizer, reference_path, threads, progress):
         verification["official"] = found
@@ -121,7 +122,7 @@ def _run(
             final / MODEL,
             reference_path,
             tokens,
-            alone_tokens=None if baseline_scheme else graph.ALONE_TOKENS,
+            alone_tokens=None if baseline_scheme else graph.alone_tokens(heads),
             fp32_alone_tokens=reference_alone,
             enforce=not baseline_scheme,
             threads=threads,
@@ -150,7 +151,7 @@ def _run(
         **shape(model.config, vocabulary),
         "precision": settings.precision,
         "scheme": settings.scheme if settings.precision == "int8" else None,
-        "alone_tokens": None if baseline_scheme else graph.ALONE_TOKENS,
+        "alone_tokens": None if baseline_scheme else graph.alone_tokens(heads),
         "made_with": _made_with(opset),
         "verification": verification,
     }

@@ -49,6 +49,10 @@ class Settings:
     decay: float = 0.4  # the last share of the steps, in which the learning rate goes down to nothing
     learning_rate: float = 2e-4
     average: float = 0.99  # of the weights, per step
+    # Then the student settles under noise like int8's (noise.py), its learning rate falling to nothing once more.
+    settle_steps: int = 0
+    settle_rate: float = 8e-5
+    noise: float = 0.05  # of a channel, at most, relative to its token's largest
     temperature: float = 0.05
     second_weight: float = 0.4  # of the second teacher in how similar its texts should be
     weights: dict[str, float] = field(
@@ -82,7 +86,7 @@ def fingerprint(settings: Settings) -> str:
     :return: all that a run must not change between its start and a resumption, as JSON. The number of steps may grow.
     """
     fields = dataclasses.asdict(settings)
-    for free in ("steps", "decay"):
+    for free in ("steps", "decay", "settle_steps", "settle_rate", "noise"):
         del fields[free]
     return json.dumps(fields, sort_keys=True)
 
@@ -122,5 +126,9 @@ def _check(settings: Settings, path: Path) -> None:
         raise ExportError(f"{path}: hidden {settings.hidden} is not divisible by heads {settings.heads}")
     if set(settings.weights) != {"token", "vector", "similarity", "document"}:
         raise ExportError(f"{path}: weights must name token, vector, similarity and document")
+    if settings.settle_steps < 0:
+        raise ExportError(f"{path}: settle_steps is {settings.settle_steps}, expected at least 0")
+    if not 0 <= settings.noise < 1:
+        raise ExportError(f"{path}: noise is {settings.noise}, expected from 0 to 1")
     if not 0 <= settings.second_weight < 1 or not 0 <= settings.average < 1 or not 0 <= settings.decay <= 1:
         raise ExportError(f"{path}: second_weight, average and decay lie between 0 and 1")

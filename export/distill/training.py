@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from transformers import BertModel
 
 from export.distill import losses, teachers
 from export.distill.corpus import Batch, Corpus, batches, second_texts
+from export.distill.noise import noise
 from export.distill.settings import Settings, fingerprint
 from export.errors import ExportError
 from export.modeling import JinaBertModel
@@ -57,8 +59,11 @@ def start(student: JinaBertModel, settings: Settings) -> Run:
 
 def rate(step: int, settings: Settings) -> float:
     """
-    :return: the learning rate of a step: up in ``warmup_steps``, level, and down to 0 in the last ``decay`` of them.
+    :return: the learning rate of a step: up in ``warmup_steps``, level, and down to 0 in the last ``decay`` of the
+        ``steps``; then down from ``settle_rate`` to 0 in ``settle_steps``.
     """
+    if step >= settings.steps:
+        return settings.settle_rate * (settings.steps + settings.settle_steps - step) / settings.settle_steps
     falling = max(1.0, settings.decay * settings.steps)
     share = min(1.0, (step + 1) / settings.warmup_steps, (settings.steps - step) / falling)
     return settings.learning_rate * share
@@ -78,7 +83,7 @@ def train(
     score_steps: int = 100,
 ) -> None:
     """
-    :param run: at any step; goes on to ``settings.steps``.
+    :param run: at any step; goes on to the last of the settings.
     :param second: the second teacher's vectors of ``second_texts``, float16 [texts, dimensions], or None.
     :param save: writes the state of a run.
     :param score: of a model on held-out text, or None.
@@ -89,11 +94,13 @@ def train(
     means: dict[str, float] = {}
     saved = time.monotonic()
     first_step, first_tokens, first_seconds = run.step, run.tokens, run.seconds
-    while run.step < settings.steps:
+    steps = settings.steps + settings.settle_steps
+    while run.step < steps:
         began = time.monotonic()
         for group in run.optimizer.param_groups:
             group["lr"] = rate(run.step, settings)
-        parts, tokens = _losses(run.student, teacher, next(stream), corpus, second, rows, settings)
+        with noise(run.student, settings.noise, run.step) if run.step >= settings.steps else nullcontext():
+            parts, tokens = _losses(run.student, teacher, next(stream), corpus, second, rows, settings)
         loss = sum(
             (settings.weights[name.split()[-1]] * part for name, part in parts.items()), torch.zeros(())
         )
@@ -112,15 +119,15 @@ def train(
         for name, part in parts.items():
             value = part.item()
             means[name] = means.get(name, value) * 0.9 + value * 0.1
-        if run.step % REPORT_STEPS == 0 or run.step == settings.steps:
+        if run.step % REPORT_STEPS == 0 or run.step == steps:
             spent = run.seconds - first_seconds
-            left = spent / (run.step - first_step) * (settings.steps - run.step)
+            left = spent / (run.step - first_step) * (steps - run.step)
             report(
-                f"step {run.step:,} of {settings.steps:,}, {(run.tokens - first_tokens) / spent:,.0f} tokens/s, "
+                f"step {run.step:,} of {steps:,}, {(run.tokens - first_tokens) / spent:,.0f} tokens/s, "
                 f"{left / 60:.0f} min left, loss "
                 + ", ".join(f"{name} {value:.4f}" for name, value in sorted(means.items()))
             )
-        last = run.step == settings.steps
+        last = run.step == steps
         if score is not None and (last or run.step % score_steps == 0):
             run.scores.append((run.step, score(run.averaged)))
             report(f"step {run.step:,}, dev score {100 * run.scores[-1][1]:.2f}")

@@ -1,10 +1,11 @@
 """From the traced graph to the graph that ships: long texts in blocks, products in int8.
 
 Read in this order: ``builder`` (how nodes are written), ``weights`` (where a layer finds its weights; their int8),
-``products`` (a matrix product, fp32 or int8), ``layer`` (an encoder layer, all rows at once), ``windows`` and
-``blocks`` (the layers in blocks of rows, for long texts), ``rewrite`` (the whole graph).
+``tokens`` (what each token needs; its normalisation), ``products`` (a matrix product, fp32 or int8), ``layer`` (an
+encoder layer, all rows at once), ``windows`` and ``blocks`` (the layers in blocks of rows, for long texts), ``rewrite``
+(the whole graph).
 """
 
-from export.graph.rewrite import ALONE_TOKENS, product_names, rewrite
+from export.graph.rewrite import ALONE_TOKENS, alone_tokens, product_names, rewrite
 
-__all__ = ["ALONE_TOKENS", "product_names", "rewrite"]
+__all__ = ["ALONE_TOKENS", "alone_tokens", "product_names", "rewrite"]

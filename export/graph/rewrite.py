@@ -3,14 +3,15 @@
 The coarse trace holds each layer as one node ``jinabert::Layer`` (see export.trace). The layers are written out twice,
 in the two branches of one If:
 
-* batches, and texts of up to ALONE_TOKENS tokens: ``layer.short_layer``;
-* one text of more than ALONE_TOKENS tokens, without padding: ``blocks.long_layers``.
+* batches, and texts of up to ``alone_tokens`` tokens: ``layer.short_layer``;
+* one text of more than that, without padding: ``blocks.long_layers``.
 
 The branch depends on nothing but a text's own length as long as such texts run alone, as the runtime runs them.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,9 +30,10 @@ from export.graph.weights import MATRICES, Arrays, Shape, quantize_table, quanti
 from export.graph.windows import grid
 from export.modeling import LAYER_WEIGHTS, alibi_slopes
 
-__all__ = ["ALONE_TOKENS", "EMBEDDINGS", "product_names", "rewrite"]
+__all__ = ["ALONE_TOKENS", "EMBEDDINGS", "alone_tokens", "product_names", "rewrite"]
 
 ALONE_TOKENS = 1024  # about where blocks begin to be faster than one piece
+ALONE_HEADS = 8  # that ALONE_TOKENS is right for
 EMBEDDINGS = "embeddings.word_embeddings"  # the embedding table's name among the products
 Float = NDArray[np.float32]
 
@@ -49,6 +51,17 @@ class _Model:
     def slopes(self) -> Float:
         """[heads]"""
         return np.array(alibi_slopes(self.shape.heads), np.float32)
+
+
+def alone_tokens(heads: int) -> int:
+    """Up to how many tokens a text runs in one piece.
+
+    :param heads: of the model.
+    :return: ALONE_TOKENS with up to 8 heads; with more so many fewer that the scores, heads x tokens², take the same
+        memory.
+    """
+    most = math.isqrt(ALONE_TOKENS**2 * ALONE_HEADS // max(ALONE_HEADS, heads))
+    return most - most % 64
 
 
 def product_names(coarse: onnx.ModelProto) -> list[str]:
@@ -99,7 +112,12 @@ def rewrite(
         long_output = _long(long, model, layers, EMBEDDINGS in int8)
         short_branch = short.graph("short", [], [value(short_output, FLOAT, axes)])
         long_branch = long.graph("long", [], [value(long_output, FLOAT, axes)])
-        g("If", _is_long(g, sizes), then_branch=long_branch, else_branch=short_branch)
+        g(
+            "If",
+            _is_long(g, sizes, alone_tokens(model.shape.heads)),
+            then_branch=long_branch,
+            else_branch=short_branch,
+        )
     else:
         _short(g, model, layers, EMBEDDINGS in int8, g("Shape", "input_ids"))
     g.nodes[-1].output[0] = output
@@ -208,11 +226,12 @@ def _long(g: Builder, model: _Model, layers: Sequence[Arrays], int8_table: bool)
     return result
 
 
-def _is_long(g: Builder, shape: str) -> str:
-    """More than ALONE_TOKENS tokens, in a batch of one, without padding; in few nodes, since short texts pay for them.
+def _is_long(g: Builder, shape: str, limit: int) -> str:
+    """Whether it is a long text in a batch of one, without padding; in few nodes, since short texts pay for them.
 
     :param g: where to write.
     :param shape: int64 [2], batch and length.
+    :param limit: ``alone_tokens``.
     :return: name of a bool scalar.
     """
     unpadded = g("ReduceMin", g("Reshape", "attention_mask", np.array([-1])), keepdims=1)
@@ -221,6 +240,6 @@ def _is_long(g: Builder, shape: str) -> str:
     result: str = g(
         "Greater",
         g("MatMul", facts, np.array([-batch, 1, padding])),
-        np.int64(ALONE_TOKENS - batch + padding),
+        np.int64(limit - batch + padding),
     )
     return result

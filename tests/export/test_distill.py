@@ -18,8 +18,10 @@ from export.checkpoint import load_model, load_vocabulary
 from export.distill import losses, teachers
 from export.distill.balance import balance
 from export.distill.corpus import batches, load_corpus
+from export.distill.noise import noise
 from export.distill.settings import Settings, Source, load_settings
 from export.distill.start import lift, reach, reserve
+from export.distill.training import rate
 from export.errors import ExportError
 from runtime.tokenizer import WordPiece
 from tests.paths import ROOT
@@ -39,7 +41,8 @@ intermediate = 24
 batch_tokens = 128
 document_tokens = [48, 300]
 long_every = 3
-steps = 44
+steps = 16
+settle_steps = 28
 warmup_steps = 2
 average = 0.5
 {more}
@@ -196,9 +199,11 @@ def test_two_teachers_and_a_dev_score(place: Path, tmp_path: Path) -> None:
         ({"hidden = 32": "hidden = 33"}, "not divisible by heads"),
         ({"hidden = 32": "hidden = 16"}, "does not fit"),
         ({"layers = [0, 1]": "layers = [0, 2]"}, "the teacher has 2"),
-        ({"steps = 44": "stepps = 8"}, "stepps is not a setting"),
-        ({"steps = 44": "steps = true"}, "steps is True"),
-        ({"steps = 44": "steps ="}, "not valid TOML"),
+        ({"steps = 16": "stepps = 8"}, "stepps is not a setting"),
+        ({"steps = 16": "steps = true"}, "steps is True"),
+        ({"steps = 16": "steps ="}, "not valid TOML"),
+        ({"settle_steps = 28": "settle_steps = -1"}, "settle_steps is -1"),
+        ({"settle_steps = 28": "noise = 1.5"}, "noise is 1.5"),
         ({"heads = 4": "second_texts = 9"}, "a second teacher goes with second_texts"),
     ],
 )
@@ -296,6 +301,39 @@ def test_training_leaves_the_spare_dimensions_empty(place: Path) -> None:
             trained[..., :16], before(ids, torch.ones_like(ids)).last_hidden_state[..., :16], atol=0.01
         )
     assert trained[..., 16:].abs().max() == 0
+
+
+def test_the_learning_rate_falls_twice() -> None:
+    settings = Settings((Source("a.txt"),), steps=100, warmup_steps=10, decay=0.5, settle_steps=20)
+    rates = [rate(step, settings) for step in range(120)]
+    assert max(rates[:100]) == settings.learning_rate
+    assert rates[99] == pytest.approx(settings.learning_rate / 50)
+    assert rates[100] == settings.settle_rate
+    assert rates[119] == pytest.approx(settings.settle_rate / 20)
+
+
+def test_noise_is_as_large_as_said_for_each_token_and_ends(place: Path) -> None:
+    student = lift(
+        teachers.first_teacher(place / "first"), load_settings(place / "one.toml"), 225, torch.ones(2, 2)
+    )
+    product = student.encoder.layer[0].attention.self.query
+    product.weight.data.copy_(torch.eye(32))
+    product.bias.data.zero_()
+    x = (
+        torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(1))
+        * torch.tensor([1.0, 50, 3])[:, None]
+    )
+    with torch.no_grad():
+        with noise(student, 0.05, seed=7):
+            disturbed = product(x)
+        with noise(student, 0.05, seed=7):
+            assert torch.equal(product(x), disturbed)
+        with noise(student, 0.05, seed=8):
+            assert not torch.equal(product(x), disturbed)
+        assert torch.equal(product(x), x)
+    relative = (disturbed - x).abs().amax(-1) / x.abs().amax(-1)
+    assert relative.max() <= 0.0501
+    assert relative.min() > 0.03
 
 
 def test_the_best_window_of_a_document_is_what_counts() -> None:

@@ -75,7 +75,7 @@ def main() -> None:
             "tokenizer": {"type": "wordpiece", "lower_case": True},
             "precision": "fp32",
             "scheme": None,
-            "alone_tokens": graph.ALONE_TOKENS,
+            "alone_tokens": graph.alone_tokens(fields["num_attention_heads"]),
             "made_with": {},
             "verification": {},
         }
