@@ -38,8 +38,8 @@ __all__ = ["balance"]
 Measured = TypeVar("Measured")
 
 LARGE = 1.5  # times the 99th percentile of units' largest weights: such a unit is split
-ROOM = 2.0  # times the same: smoothing makes no weight larger
-STRENGTHS = (0.0, 0.2, 0.35, 0.5, 0.65)  # of smoothing; 0 leaves a layer as it is
+ROOM = 3.0  # times the same: smoothing makes no weight larger
+STRENGTHS = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)  # of smoothing; 0 leaves a layer as it is
 ROWS = 8  # of each text that smoothing is measured on
 
 

@@ -22,7 +22,7 @@ from export.distill.settings import Settings, Source
 from export.errors import ExportError
 from runtime.tokenizer import WordPiece
 
-__all__ = ["Batch", "Corpus", "batches", "load_corpus", "second_texts"]
+__all__ = ["CLS", "SEP", "Batch", "Corpus", "batches", "load_corpus", "second_texts"]
 
 CLS, SEP = 101, 102
 # Texts are shuffled in pools of so many, and sorted by length inside a pool: batches are even and still random.

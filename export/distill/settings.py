@@ -11,7 +11,7 @@ from typing import Any
 
 from export.errors import ExportError
 
-__all__ = ["Settings", "Source", "fingerprint", "load_settings"]
+__all__ = ["Settings", "Settle", "Source", "fingerprint", "load_settings"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,16 @@ class Source:
     file: str  # NAME.txt or NAME.txt.xz in the corpus folder
     texts: int = 0  # at most so many, chosen at random; 0: all
     prose: bool = False  # its lines follow each other, so that neighbours can be joined to long documents
+
+
+@dataclass(frozen=True)
+class Settle:
+    """Steps under noise like int8's (noise.py), in which the learning rate falls to nothing once more."""
+
+    steps: int
+    noise: float  # of a channel, at most, relative to its token's largest
+    learning_rate: float = 8e-5  # at the first of them
+    words: int = 0  # texts of a single token in each step, besides its batch: the corpus has none
 
 
 @dataclass(frozen=True)
@@ -49,10 +59,7 @@ class Settings:
     decay: float = 0.4  # the last share of the steps, in which the learning rate goes down to nothing
     learning_rate: float = 2e-4
     average: float = 0.99  # of the weights, per step
-    # Then the student settles under noise like int8's (noise.py), its learning rate falling to nothing once more.
-    settle_steps: int = 0
-    settle_rate: float = 8e-5
-    noise: float = 0.05  # of a channel, at most, relative to its token's largest
+    settle: tuple[Settle, ...] = ()  # what follows the steps
     temperature: float = 0.05
     second_weight: float = 0.4  # of the second teacher in how similar its texts should be
     weights: dict[str, float] = field(
@@ -62,7 +69,8 @@ class Settings:
 
 def load_settings(path: Path) -> Settings:
     """
-    :param path: a TOML file: the fields of ``Settings``, and a table ``[[sources]]`` for each source.
+    :param path: a TOML file: the fields of ``Settings``, a table ``[[sources]]`` for each source and ``[[settle]]`` for
+        each of ``settle``.
     :return: the settings, checked.
     :raises ExportError: the file or a field is missing, unknown or of the wrong type.
     """
@@ -76,7 +84,11 @@ def load_settings(path: Path) -> Settings:
     if not isinstance(raw_sources, list) or not raw_sources:
         raise ExportError(f"{path} names no text: add [[sources]] tables with a file each")
     sources = tuple(_make(Source, source, f"{path}: [[sources]]") for source in raw_sources)
-    settings: Settings = _make(Settings, {**fields, "sources": sources}, str(path))
+    raw_settle = fields.pop("settle", [])
+    if not isinstance(raw_settle, list):
+        raise ExportError(f"{path}: settle is {raw_settle!r}, expected tables [[settle]]")
+    settle = tuple(_make(Settle, part, f"{path}: [[settle]]") for part in raw_settle)
+    settings: Settings = _make(Settings, {**fields, "sources": sources, "settle": settle}, str(path))
     _check(settings, path)
     return settings
 
@@ -86,7 +98,7 @@ def fingerprint(settings: Settings) -> str:
     :return: all that a run must not change between its start and a resumption, as JSON. The number of steps may grow.
     """
     fields = dataclasses.asdict(settings)
-    for free in ("steps", "decay", "settle_steps", "settle_rate", "noise"):
+    for free in ("steps", "decay", "settle"):
         del fields[free]
     return json.dumps(fields, sort_keys=True)
 
@@ -126,9 +138,10 @@ def _check(settings: Settings, path: Path) -> None:
         raise ExportError(f"{path}: hidden {settings.hidden} is not divisible by heads {settings.heads}")
     if set(settings.weights) != {"token", "vector", "similarity", "document"}:
         raise ExportError(f"{path}: weights must name token, vector, similarity and document")
-    if settings.settle_steps < 0:
-        raise ExportError(f"{path}: settle_steps is {settings.settle_steps}, expected at least 0")
-    if not 0 <= settings.noise < 1:
-        raise ExportError(f"{path}: noise is {settings.noise}, expected from 0 to 1")
+    for part in settings.settle:
+        if part.steps < 1 or part.words < 0 or not 0 <= part.noise < 1:
+            raise ExportError(
+                f"{path}: [[settle]] has {part}, expected at least 1 step and noise from 0 to 1"
+            )
     if not 0 <= settings.second_weight < 1 or not 0 <= settings.average < 1 or not 0 <= settings.decay <= 1:
         raise ExportError(f"{path}: second_weight, average and decay lie between 0 and 1")

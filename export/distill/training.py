@@ -19,9 +19,9 @@ from torch import Tensor
 from transformers import BertModel
 
 from export.distill import losses, teachers
-from export.distill.corpus import Batch, Corpus, batches, second_texts
+from export.distill.corpus import CLS, SEP, Batch, Corpus, batches, second_texts
 from export.distill.noise import noise
-from export.distill.settings import Settings, fingerprint
+from export.distill.settings import Settings, Settle, fingerprint
 from export.errors import ExportError
 from export.modeling import JinaBertModel
 
@@ -60,13 +60,24 @@ def start(student: JinaBertModel, settings: Settings) -> Run:
 def rate(step: int, settings: Settings) -> float:
     """
     :return: the learning rate of a step: up in ``warmup_steps``, level, and down to 0 in the last ``decay`` of the
-        ``steps``; then down from ``settle_rate`` to 0 in ``settle_steps``.
+        ``steps``; then down to 0 in each ``settle``.
     """
-    if step >= settings.steps:
-        return settings.settle_rate * (settings.steps + settings.settle_steps - step) / settings.settle_steps
+    settle, done = _settle(step, settings)
+    if settle is not None:
+        return settle.learning_rate * (1 - done / settle.steps)
     falling = max(1.0, settings.decay * settings.steps)
     share = min(1.0, (step + 1) / settings.warmup_steps, (settings.steps - step) / falling)
     return settings.learning_rate * share
+
+
+def _settle(step: int, settings: Settings) -> tuple[Settle | None, int]:
+    """Which one a step is of, if any, and how many of its steps are before it."""
+    step -= settings.steps
+    for settle in settings.settle:
+        if 0 <= step < settle.steps:
+            return settle, step
+        step -= settle.steps
+    return None, 0
 
 
 def train(
@@ -94,13 +105,16 @@ def train(
     means: dict[str, float] = {}
     saved = time.monotonic()
     first_step, first_tokens, first_seconds = run.step, run.tokens, run.seconds
-    steps = settings.steps + settings.settle_steps
+    steps = settings.steps + sum(settle.steps for settle in settings.settle)
     while run.step < steps:
         began = time.monotonic()
         for group in run.optimizer.param_groups:
             group["lr"] = rate(run.step, settings)
-        with noise(run.student, settings.noise, run.step) if run.step >= settings.steps else nullcontext():
+        settle, _ = _settle(run.step, settings)
+        with nullcontext() if settle is None else noise(run.student, settle.noise, run.step):
             parts, tokens = _losses(run.student, teacher, next(stream), corpus, second, rows, settings)
+            if settle is not None and settle.words:
+                parts |= _word_losses(run.student, teacher, settle.words, run.step, settings)
         loss = sum(
             (settings.weights[name.split()[-1]] * part for name, part in parts.items()), torch.zeros(())
         )
@@ -165,6 +179,22 @@ def _losses(
     return {
         ("long token" if name == "token" else name): part for name, part in parts.items()
     }, tokens + long.numel()
+
+
+def _word_losses(
+    student: JinaBertModel, teacher: BertModel, count: int, seed: int, settings: Settings
+) -> dict[str, Tensor]:
+    """Of texts of a single token, any of the vocabulary."""
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(SEP + 1, teacher.config.vocab_size, (count,), generator=generator)
+    ids = torch.stack([torch.full_like(tokens, CLS), tokens, torch.full_like(tokens, SEP)], 1)
+    ids = ids.to(student.device)
+    mask = torch.ones_like(ids)
+    with torch.autocast(student.device.type, torch.bfloat16):
+        hidden = student(ids, mask).last_hidden_state
+    target = losses.Target(teachers.token_targets(teacher, ids, mask), mask)
+    parts = losses.text_losses(hidden, target, settings.temperature)
+    return {f"word {name}": part for name, part in parts.items()}
 
 
 def _padded(texts: list[NDArray[np.int64]], device: torch.device) -> tuple[Tensor, Tensor]:

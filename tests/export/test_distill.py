@@ -19,7 +19,7 @@ from export.distill import losses, teachers
 from export.distill.balance import balance
 from export.distill.corpus import batches, load_corpus
 from export.distill.noise import noise
-from export.distill.settings import Settings, Source, load_settings
+from export.distill.settings import Settings, Settle, Source, load_settings
 from export.distill.start import lift, reach, reserve
 from export.distill.training import rate
 from export.errors import ExportError
@@ -42,10 +42,18 @@ batch_tokens = 128
 document_tokens = [48, 300]
 long_every = 3
 steps = 16
-settle_steps = 28
 warmup_steps = 2
 average = 0.5
 {more}
+
+[[settle]]
+steps = 20
+noise = 0.1
+
+[[settle]]
+steps = 8
+noise = 0.2
+words = 5
 
 [[sources]]
 file = "prose.txt"
@@ -202,8 +210,11 @@ def test_two_teachers_and_a_dev_score(place: Path, tmp_path: Path) -> None:
         ({"steps = 16": "stepps = 8"}, "stepps is not a setting"),
         ({"steps = 16": "steps = true"}, "steps is True"),
         ({"steps = 16": "steps ="}, "not valid TOML"),
-        ({"settle_steps = 28": "settle_steps = -1"}, "settle_steps is -1"),
-        ({"settle_steps = 28": "noise = 1.5"}, "noise is 1.5"),
+        ({"steps = 20": "steps = 0"}, "steps=0, noise=0.1"),
+        ({"noise = 0.1": "noise = 1.5"}, "noise=1.5"),
+        ({"words = 5": "words = -5"}, "words=-5"),
+        ({"noise = 0.1": ""}, "[[settle]]: noise is missing"),
+        ({"[[settle]]": "[settle]", "noise = 0.1\n\n[settle]\nsteps = 8\n": ""}, "expected tables"),
         ({"heads = 4": "second_texts = 9"}, "a second teacher goes with second_texts"),
     ],
 )
@@ -303,13 +314,16 @@ def test_training_leaves_the_spare_dimensions_empty(place: Path) -> None:
     assert trained[..., 16:].abs().max() == 0
 
 
-def test_the_learning_rate_falls_twice() -> None:
-    settings = Settings((Source("a.txt"),), steps=100, warmup_steps=10, decay=0.5, settle_steps=20)
-    rates = [rate(step, settings) for step in range(120)]
+def test_the_learning_rate_falls_again_with_each_settle() -> None:
+    settings = Settings((Source("a.txt"),), steps=100, warmup_steps=10, decay=0.5)
+    settings = dataclasses.replace(settings, settle=(Settle(20, 0.1), Settle(10, 0.2, 1e-5)))
+    rates = [rate(step, settings) for step in range(130)]
     assert max(rates[:100]) == settings.learning_rate
     assert rates[99] == pytest.approx(settings.learning_rate / 50)
-    assert rates[100] == settings.settle_rate
-    assert rates[119] == pytest.approx(settings.settle_rate / 20)
+    assert rates[100] == 8e-5
+    assert rates[119] == pytest.approx(8e-5 / 20)
+    assert rates[120] == 1e-5
+    assert rates[129] == pytest.approx(1e-6)
 
 
 def test_noise_is_as_large_as_said_for_each_token_and_ends(place: Path) -> None:
