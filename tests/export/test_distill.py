@@ -213,7 +213,7 @@ def test_two_teachers_and_a_dev_score(place: Path, tmp_path: Path) -> None:
         ({"steps = 20": "steps = 0"}, "steps=0, noise=0.1"),
         ({"noise = 0.1": "noise = 1.5"}, "noise=1.5"),
         ({"words = 5": "words = -5"}, "words=-5"),
-        ({"noise = 0.1": ""}, "[[settle]]: noise is missing"),
+        ({"noise = 0.1": ""}, "noise is missing"),
         ({"[[settle]]": "[settle]", "noise = 0.1\n\n[settle]\nsteps = 8\n": ""}, "expected tables"),
         ({"heads = 4": "second_texts = 9"}, "a second teacher goes with second_texts"),
     ],
