@@ -95,7 +95,7 @@ def load_settings(path: Path) -> Settings:
 
 def fingerprint(settings: Settings) -> str:
     """
-    :return: all that a run must not change between its start and a resumption, as JSON. The number of steps may grow.
+    :return: all that a run must not change between its start and a resumption, as JSON. Steps may be added.
     """
     fields = dataclasses.asdict(settings)
     for free in ("steps", "decay", "settle"):

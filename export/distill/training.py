@@ -161,9 +161,7 @@ def _losses(
 ) -> tuple[dict[str, Tensor], int]:
     device = student.device
     ids, mask = _padded([corpus.tokens(text, settings.longest_tokens) for text in batch.texts], device)
-    with torch.autocast(device.type, torch.bfloat16):
-        hidden = student(ids, mask).last_hidden_state
-    target = losses.Target(teachers.token_targets(teacher, ids, mask), mask)
+    hidden, target = _states(student, teacher, ids, mask)
     tokens = int(mask.sum())
     if not batch.documents:
         similarity = None
@@ -172,9 +170,7 @@ def _losses(
             similarity = losses.mixed(teachers.mean(target.states, mask), answers, settings.second_weight)
         return losses.text_losses(hidden, target, settings.temperature, similarity), tokens
     long, long_mask = _padded(batch.documents, device)
-    with torch.autocast(device.type, torch.bfloat16):
-        states = student(long, long_mask).last_hidden_state
-    long_target = losses.Target(teachers.token_targets(teacher, long, long_mask), long_mask)
+    states, long_target = _states(student, teacher, long, long_mask)
     parts = losses.document_losses(states, long_target, hidden, target, settings.temperature)
     return {
         ("long token" if name == "token" else name): part for name, part in parts.items()
@@ -189,12 +185,17 @@ def _word_losses(
     tokens = torch.randint(SEP + 1, teacher.config.vocab_size, (count,), generator=generator)
     ids = torch.stack([torch.full_like(tokens, CLS), tokens, torch.full_like(tokens, SEP)], 1)
     ids = ids.to(student.device)
-    mask = torch.ones_like(ids)
-    with torch.autocast(student.device.type, torch.bfloat16):
-        hidden = student(ids, mask).last_hidden_state
-    target = losses.Target(teachers.token_targets(teacher, ids, mask), mask)
+    hidden, target = _states(student, teacher, ids, torch.ones_like(ids))
     parts = losses.text_losses(hidden, target, settings.temperature)
     return {f"word {name}": part for name, part in parts.items()}
+
+
+def _states(
+    student: JinaBertModel, teacher: BertModel, ids: Tensor, mask: Tensor
+) -> tuple[Tensor, losses.Target]:
+    with torch.autocast(student.device.type, torch.bfloat16):
+        hidden: Tensor = student(ids, mask).last_hidden_state
+    return hidden, losses.Target(teachers.token_targets(teacher, ids, mask), mask)
 
 
 def _padded(texts: list[NDArray[np.int64]], device: torch.device) -> tuple[Tensor, Tensor]:

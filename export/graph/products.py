@@ -6,9 +6,9 @@ computed in the graph from that row alone, so that no other row, text or padding
     s_i = bfloat16(max_j |x_ij|) * (1 + 2^-8) / 127        q_ij = round(x_ij / s_i) + 128   (uint8, 1 ... 255)
     y_ik = s_i * scale_k * sum_j (q_ij - 128) * w_jk
 
-bfloat16 is off by 2^-8 at most, so the factor keeps all values in range. It costs up to 0.8 % of the resolution and
-makes scales immune to the last bit of an activation, which differs between processors: half of all differences
-between their vectors came through the scales.
+bfloat16 is off by 2^-8 at most, so the factor keeps all values in range. It costs up to 0.8 % of the resolution, and
+the last bit of an activation, which differs between processors, all but never reaches a scale and through it all
+values of the row.
 """
 
 from __future__ import annotations

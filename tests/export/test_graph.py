@@ -14,7 +14,9 @@ import torch
 from export.checkpoint import load_model
 from export.errors import ExportError
 from export.folder import save_model
-from export.graph import ALONE_TOKENS, product_names, rewrite
+from export.graph import ALONE_TOKENS, alone_tokens, product_names, rewrite
+from export.graph.builder import FLOAT, Builder, value
+from export.graph.tokens import Tokens, normalize
 from export.modeling import JinaBertModel
 from export.trace import trace
 
@@ -63,6 +65,27 @@ def tokens(length: int, seed: int = 0) -> np.ndarray:
 
 
 LENGTHS = [1, 2, 3, 100, 513, ALONE_TOKENS, ALONE_TOKENS + 1, 1151, 1152, 1153, 2048, 5000]
+
+
+def test_blocks_begin_earlier_with_more_heads() -> None:
+    assert [alone_tokens(heads) for heads in (2, 8, 12, 16)] == [1024, 1024, 832, 704]
+
+
+@pytest.mark.parametrize("channels", [32, 24])  # with and without InstanceNormalization
+@pytest.mark.parametrize("shape", [(3, 5), (5,)])
+def test_normalize_is_layer_normalization(channels: int, shape: tuple[int, ...]) -> None:
+    g, rng = Builder(), np.random.default_rng(1)
+    weight, bias = rng.random((2, channels)).astype(np.float32)
+    batch, length = (g.constant(np.array(part)) for part in (shape[:1], shape[-1:]))
+    tokens = Tokens.counted(g, batch if len(shape) == 2 else None, length)
+    normalize(g, "x", g.constant(weight), g.constant(bias), channels, 1e-12, tokens)
+    g.nodes[-1].output[0] = "y"
+    axes: list[str | int | None] = [*shape, channels]
+    model = g.model("norm", [value("x", FLOAT, axes)], [value("y", FLOAT, axes)])
+    x = (3 + rng.standard_normal((*shape, channels))).astype(np.float32)
+    expected = (x - x.mean(-1, keepdims=True)) / x.std(-1, keepdims=True) * weight + bias
+    (found,) = session(model).run(None, {"x": x})
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_fp32_is_the_torch_module_at_every_length(traced: tuple[JinaBertModel, onnx.ModelProto]) -> None:
