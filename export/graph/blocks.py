@@ -117,8 +117,25 @@ def _attention(
     )
     alibi = body("Abs", body("Sub", of_head(row), body.slice(column, begin, stop, [0, 1])))
     scores = body("Gemm", of_head(q), k_window, alibi, transB=1, beta=-1.0)
-    attended = body("MatMul", body("Softmax", scores, axis=-1), v_window)
+    attended = weighted(body, scores, v_window)
     return loop.close(g.constant(np.int64(shape.heads)), attended, [BLOCK, shape.width])
+
+
+def weighted(g: Builder, scores: str, v: str) -> str:
+    """Emit softmax(scores)·v.
+
+    Not Softmax, whose kernels add a row up in an order that depends on the processor; ReduceSum's does not. And
+    dividing afterwards is by width, not by keys.
+
+    :param g: where to write.
+    :param scores: float32 [rows, keys].
+    :param v: float32 [keys, width].
+    :return: name of float32 [rows, width].
+    """
+    largest = g("ReduceMax", scores, np.array([1]), keepdims=1)
+    shares = g("Exp", g("Sub", scores, largest))
+    result: str = g("Div", g("MatMul", shares, v), g("ReduceSum", shares, np.array([1]), keepdims=1))
+    return result
 
 
 class _Loop:

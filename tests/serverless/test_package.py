@@ -37,7 +37,7 @@ def test_what_is_in_it(package: Package) -> None:
     assert names == sorted(names)
     assert {"main.py", "LICENSE", "BUILD.json", "runtime/handlers/__init__.py"} <= set(names)
     assert [name for name in names if name.endswith("/manifest.json")] == [
-        "runtime/models/jinabert-small-distilled/manifest.json"
+        "runtime/models/jinabert-6l-distilled/manifest.json"
     ]
     for licence in ("onnxruntime/LICENSE", "onnxruntime/ThirdPartyNotices.txt"):
         assert licence in names
