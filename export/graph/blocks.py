@@ -117,11 +117,11 @@ def _attention(
     )
     alibi = body("Abs", body("Sub", of_head(row), body.slice(column, begin, stop, [0, 1])))
     scores = body("Gemm", of_head(q), k_window, alibi, transB=1, beta=-1.0)
-    attended = weighted(body, scores, v_window)
+    attended = _weighted(body, scores, v_window)
     return loop.close(g.constant(np.int64(shape.heads)), attended, [BLOCK, shape.width])
 
 
-def weighted(g: Builder, scores: str, v: str) -> str:
+def _weighted(g: Builder, scores: str, v: str) -> str:
     """Emit softmax(scores)·v.
 
     Not Softmax, whose kernels add a row up in an order that depends on the processor; ReduceSum's does not. And

@@ -81,9 +81,8 @@ def run(processor: str, *arguments: str | Path, timeout: float = 900) -> str:
         "ORT_DISABLE_TELEMETRY": "1",
     }
     environment.pop("PYTHONHOME", None)
-    environment.pop(
-        "OPENBLAS_CORETYPE", None
-    )  # kernels chosen for the host may be illegal instructions there
+    # Kernels chosen for the host may be illegal instructions there.
+    environment.pop("OPENBLAS_CORETYPE", None)
     done = subprocess.run(
         [program, "-cpu", cpu, *python, *map(str, arguments)],
         env=environment,
