@@ -54,7 +54,7 @@ def test_any_batch_any_order_any_padding(
 def test_the_most_padding_there_can_be(
     embedder: Embedder, texts: list[str], alone: NDArray[np.float32], longest: int | None
 ) -> None:
-    """The plan avoids padding; here a batch is made with as much of it as the graph takes: up to alone_tokens (None)."""
+    """The plan avoids padding; here a batch has as much of it as the graph takes, up to alone_tokens (None)."""
     from runtime import pooling
     from runtime.batching import pad
 
