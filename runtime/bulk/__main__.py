@@ -155,7 +155,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :return: exit status.
     """
     options = parser().parse_args(arguments)
-    before = signal.signal(signal.SIGTERM, _stop)
+    stopped = False
+
+    def stop(*_: Any) -> NoReturn:
+        nonlocal stopped
+        stopped = True
+        raise Stopped
+
+    before = signal.signal(signal.SIGTERM, stop)
     try:
         from .run import run
     except ImportError as error:
@@ -163,7 +170,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from .job import JobError
 
     try:
-        return run(options, _say)
+        try:
+            return run(options, _say)
+        except Exception:
+            if stopped:  # inside a library (Ray), which made an error of its own of it
+                raise Stopped from None
+            raise
     except JobError as error:
         return _fail(f"{error}: what is done is kept, go on with --resume", 1)
     except MemoryError as error:
@@ -182,10 +194,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail("stopped by SIGTERM: what is done is kept, go on with --resume", 143)
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _stop(*_: Any) -> NoReturn:
-    raise Stopped
 
 
 def _missing(error: ImportError, extra: str) -> int:

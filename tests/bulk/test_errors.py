@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -144,3 +145,23 @@ def test_help_needs_no_extra() -> None:
     )
     assert ended.returncode == 0
     assert "--resume" in ended.stdout
+
+
+def test_a_signal_that_a_library_turns_into_an_error_is_still_a_signal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As Ray does when SIGTERM comes while its own code runs."""
+    from runtime.bulk import run
+    from runtime.bulk.__main__ import main
+    from runtime.bulk.job import JobError
+
+    def swallow(*_: object) -> int:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except BaseException:
+            raise JobError("a worker died") from None
+        return 0
+
+    monkeypatch.setattr(run, "run", swallow)
+    assert main(["corpus.parquet", "--output", "vectors"]) == 143
+    assert "stopped by SIGTERM" in capsys.readouterr().err

@@ -75,7 +75,7 @@ def test_the_local_engine_ends_what_ray_began(bulk: Bulk, tiny_folder: Path, tmp
     wait_for_shards(output, 2)
     process.send_signal(signal.SIGTERM)
     status, errors = finish(process)
-    assert status == 143
+    assert status == 143, errors
     assert errors.splitlines()[-1] == "bulk: stopped by SIGTERM: what is done is kept, go on with --resume"
     assert not descendants(process.pid, b"ray")
     assert bulk(source, "--output", output, *local, "--resume") == 0
