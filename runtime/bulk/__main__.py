@@ -173,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return run(options, _say)
         except Exception:
-            if stopped:  # inside a library (Ray), which made an error of its own of it
+            if stopped:  # inside a library, which made an error of its own of it
                 raise Stopped from None
             raise
     except JobError as error:

@@ -150,7 +150,7 @@ def test_help_needs_no_extra() -> None:
 def test_a_signal_that_a_library_turns_into_an_error_is_still_a_signal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As Ray does when SIGTERM comes while its own code runs."""
+    """SIGTERM may come while a library's own code runs, such as Ray's."""
     from runtime.bulk import run
     from runtime.bulk.__main__ import main
     from runtime.bulk.job import JobError
