@@ -102,8 +102,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from export.distill import pipeline
 
-        checkpoint = pipeline.run(
-            pipeline.Job(
+        checkpoint = pipeline.distill(
+            pipeline.DistillJob(
                 corpus=arguments.corpus,
                 teachers=tuple(arguments.teacher),
                 output=arguments.output,

@@ -3,18 +3,18 @@
 int8 gives each token one scale, decided by its largest channel, and each row of weights another. A student that starts
 as BERT has a few channels that are many times larger than all others (arXiv 2105.06990); others round to little beside.
 
-- *Spreading.* A large channel is written to k dimensions instead of one, times a vector c of length 1 that adds up to
-  1: mean and variance, which the LayerNorms see, stay as they are, and each of the k is smaller by about sqrt(k). The
-  dimensions behind the constant one (start.py) are kept free for it. What reads the channel reads as few of the k as
-  its row of weights has room for: weights of 0 add no rounding error. A LayerNorm takes the mean m of all dimensions
-  from each of the k, not c times m, and m is only nearly the same for all tokens, so vectors change a little. Training
-  prints the dev score before and after.
-- *Splitting.* A unit of the MLP with weights far larger than all others (MiniLM has one that fires for [CLS] alone)
-  would set the scale of the rows that it writes to. It becomes k units with weights k times smaller, in the places of
-  the k - 1 units that add least; what those added is lost.
-- *Smoothing.* Unit i of the MLP's inner layer is divided by a factor and row i of the next product multiplied by it
-  (arXiv 2211.10438), which balances the largest activation of a unit against its largest weight. How far is measured,
-  and limited.
+- *Outlier redistribution.* A large channel is written to k dimensions instead of one, times a vector c of length 1 that
+  adds up to 1: mean and variance, which the LayerNorms see, stay as they are, and each of the k is smaller by about
+  sqrt(k). The dimensions behind the constant one (initialize.py) are kept free for it. What reads the channel reads as
+  few of the k as its row of weights has room for: weights of 0 add no rounding error. A LayerNorm takes the mean m of
+  all dimensions from each of the k, not c times m, and m is only nearly the same for all tokens, so vectors change a
+  little. Training prints the dev score before and after.
+- *Neuron splitting.* A unit of the MLP with weights far larger than all others (MiniLM has one that fires for [CLS]
+  alone) would set the scale of the rows that it writes to. It becomes k units with weights k times smaller, in the
+  places of the k - 1 units that add least; what those added is lost.
+- *SmoothQuant* (Xiao et al., arXiv 2211.10438). Unit i of the MLP's inner layer is divided by a factor and row i of
+  the next linear layer multiplied by it, which balances the largest activation of a unit against its largest weight.
+  The strength, alpha in the paper, is chosen for each layer by the rounding error measured, and limited.
 
 Centring (taking each channel's mean into biases) was tried and is not here: it gained little on sentences and lost
 more on texts of one token.
@@ -29,7 +29,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from export.distill.start import layer_norms
+from export.distill.initialize import layer_norms
 from export.graph.weights import quantize_matrix
 from export.modeling import JinaBertModel
 
@@ -38,9 +38,9 @@ __all__ = ["balance"]
 Measured = TypeVar("Measured")
 
 LARGE = 1.5  # times the 99th percentile of units' largest weights: such a unit is split
-ROOM = 3.0  # times the same: smoothing makes no weight larger
-STRENGTHS = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)  # of smoothing; 0 leaves a layer as it is
-ROWS = 8  # of each text that smoothing is measured on
+ROOM = 3.0  # times the same: SmoothQuant makes no weight larger
+STRENGTHS = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)  # of SmoothQuant; 0 leaves a layer as it is
+ROWS = 8  # of each text that SmoothQuant is measured on
 
 
 @torch.no_grad()
@@ -48,11 +48,11 @@ def balance(model: JinaBertModel, run: Callable[[JinaBertModel], None], constant
     """
     :param model: changed in place.
     :param run: gives the model typical texts, without padding.
-    :param constant_channel: of the hidden states; those behind it are 0 for every text, as start.py keeps them.
+    :param constant_channel: of the hidden states; those behind it are 0 for every text, as initialize.py keeps them.
     """
-    _spread(model, run, constant_channel)
-    _split(model, run)
-    _smooth(model, run)
+    _redistribute_outliers(model, run, constant_channel)
+    _split_neurons(model, run)
+    _smoothquant(model, run)
 
 
 def _gather(
@@ -81,7 +81,9 @@ def _largest(states: Tensor) -> Tensor:
     return states.flatten(0, -2).abs().amax(0)
 
 
-def _spread(model: JinaBertModel, run: Callable[[JinaBertModel], None], constant_channel: int) -> None:
+def _redistribute_outliers(
+    model: JinaBertModel, run: Callable[[JinaBertModel], None], constant_channel: int
+) -> None:
     def measure(norm: nn.Module, given: Tensor, result: Tensor) -> tuple[Tensor, Tensor]:
         deviation = (given.var(-1, unbiased=False) + norm.eps).sqrt()
         return _largest(result)[:constant_channel], (given.mean(-1) / deviation).flatten()
@@ -93,19 +95,19 @@ def _spread(model: JinaBertModel, run: Callable[[JinaBertModel], None], constant
         norm: float(torch.cat([offset for _, offset in parts]).mean())
         for norm, parts in zip(norms, found, strict=True)
     }
-    # The output of the last is pooled: no product reads it.
+    # The output of the last is pooled: no linear layer reads it.
     tops = [torch.stack([top for top, _ in parts]).amax(0) for parts in found[:-1]]
     used = torch.stack([top / top.median() for top in tops])
-    copies = _shares(used.amax(0), model.config.hidden_size - constant_channel - 1)
+    copies = _copies(used.amax(0), model.config.hidden_size - constant_channel - 1)
     free = constant_channel + 1
     for channel in torch.nonzero(copies > 1).flatten().tolist():
         count = int(copies[channel])
         places = torch.tensor([channel, *range(free, free + count - 1)])
         free += count - 1
-        _spread_channel(model, channel, places, _direction(count, channel), offsets)
+        _redistribute_channel(model, channel, places, _direction(count, channel), offsets)
 
 
-def _shares(size: Tensor, free: int) -> Tensor:
+def _copies(size: Tensor, free: int) -> Tensor:
     """How many dimensions each channel gets, so that the largest becomes as small as it can."""
     copies = torch.ones_like(size)
     while True:
@@ -131,7 +133,7 @@ def _direction(count: int, seed: int) -> Tensor:
     return 1 / count + math.sqrt(1 - 1 / count) * level / level.norm()
 
 
-def _spread_channel(
+def _redistribute_channel(
     model: JinaBertModel,
     channel: int,
     places: Tensor,
@@ -189,7 +191,7 @@ def _few(direction: Tensor, count: int) -> Tensor:
     return few
 
 
-def _split(model: JinaBertModel, run: Callable[[JinaBertModel], None]) -> None:
+def _split_neurons(model: JinaBertModel, run: Callable[[JinaBertModel], None]) -> None:
     products = [layer.mlp.wo for layer in model.encoder.layer]
     found = _gather(products, run, model, lambda _, given, result: given.flatten(0, -2).square().sum(0))
     for layer, parts in zip(model.encoder.layer, found, strict=True):
@@ -206,7 +208,7 @@ def _split(model: JinaBertModel, run: Callable[[JinaBertModel], None]) -> None:
             wo[:, places] = (wo[:, unit] / count)[:, None]
 
 
-def _smooth(model: JinaBertModel, run: Callable[[JinaBertModel], None]) -> None:
+def _smoothquant(model: JinaBertModel, run: Callable[[JinaBertModel], None]) -> None:
     def measure(_: nn.Module, given: Tensor, result: Tensor) -> tuple[Tensor, Tensor]:
         return _largest(given), given[:, :ROWS].flatten(0, 1)
 

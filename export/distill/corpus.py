@@ -1,6 +1,6 @@
 """Training text: read, thinned out, kept free of evaluation text, tokenised; batches in a fixed order.
 
-Everything follows from the files, the settings and the seed, so that a resumed run sees what an undisturbed one
+Everything follows from the files, the recipe and the seed, so that a resumed run sees what an undisturbed one
 would have seen.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.distill.decontaminate import build, evaluation_texts, words
-from export.distill.settings import Settings, Source
+from export.distill.recipe import Recipe, Source
 from export.errors import ExportError
 from runtime.tokenizer import WordPiece
 
@@ -61,14 +61,14 @@ class Batch:
 
 def load_corpus(
     folder: Path,
-    settings: Settings,
+    recipe: Recipe,
     tokenizer: WordPiece,
     evaluation: Path | None,
     cache: Path,
     report: Callable[[str], None],
 ) -> Corpus:
     """
-    :param folder: holds the files that the settings name.
+    :param folder: holds the files that the recipe name.
     :param tokenizer: of the student.
     :param evaluation: folder of evaluation text to stay clear of (see decontaminate.py), or None.
     :param cache: file for the texts that were chosen; made once, then read.
@@ -77,7 +77,7 @@ def load_corpus(
     :raises ExportError: a file is missing or unreadable, or nothing is left of the text.
     """
     if not cache.exists():
-        _choose(folder, settings, evaluation, cache, report)
+        _choose(folder, recipe, evaluation, cache, report)
     counts: dict[str, dict[str, int]] = {}
     texts: list[str] = []
     prose: list[list[int]] = []
@@ -106,18 +106,18 @@ def load_corpus(
 
 
 def _choose(
-    folder: Path, settings: Settings, evaluation: Path | None, cache: Path, report: Callable[[str], None]
+    folder: Path, recipe: Recipe, evaluation: Path | None, cache: Path, report: Callable[[str], None]
 ) -> None:
     index = None if evaluation is None else build(evaluation_texts(evaluation))
     seen: set[bytes] = set()
     partial = cache.with_suffix(".partial")
     kept_in_all = 0
     with lzma.open(partial, "wt", encoding="utf-8", newline="\n", preset=1) as out:
-        for source in settings.sources:
+        for source in recipe.sources:
             counts: Counter[str] = Counter()
-            for number, text in _lines(folder, source, settings.seed):
+            for number, text in _lines(folder, source, recipe.seed):
                 counts["read"] += 1
-                if len(text) < settings.smallest_characters:
+                if len(text) < recipe.smallest_characters:
                     counts["too short"] += 1
                     continue
                 digest = hashlib.blake2b(" ".join(words(text)).encode(), digest_size=12).digest()
@@ -159,20 +159,20 @@ def _lines(folder: Path, source: Source, seed: int) -> Iterator[tuple[int, str]]
     return ((number, lines[number]) for number in numbers)
 
 
-def batches(corpus: Corpus, settings: Settings, first: int = 0) -> Iterator[Batch]:
+def batches(corpus: Corpus, recipe: Recipe, first: int = 0) -> Iterator[Batch]:
     """
     :param corpus: the texts.
-    :param settings: sizes and seed.
+    :param recipe: sizes and seed.
     :param first: number of the first batch wanted; those before it are passed over.
     :return: batches without end. Each pass over the texts has another order.
     """
     number = 0
-    short = _short(corpus, settings)
+    short = _short(corpus, recipe)
     while True:
-        long = settings.long_every and number % settings.long_every == settings.long_every - 1
+        long = recipe.long_every and number % recipe.long_every == recipe.long_every - 1
         if long and corpus.prose:
             if number >= first:
-                yield _documents(corpus, settings, random.Random(f"{settings.seed} document {number}"))
+                yield _documents(corpus, recipe, random.Random(f"{recipe.seed} document {number}"))
         else:
             batch = next(short)
             if number >= first:
@@ -180,15 +180,15 @@ def batches(corpus: Corpus, settings: Settings, first: int = 0) -> Iterator[Batc
         number += 1
 
 
-def _short(corpus: Corpus, settings: Settings) -> Iterator[Batch]:
-    lengths = np.minimum(np.diff(corpus.offsets), settings.longest_tokens)
+def _short(corpus: Corpus, recipe: Recipe) -> Iterator[Batch]:
+    lengths = np.minimum(np.diff(corpus.offsets), recipe.longest_tokens)
     turn = 0
-    chosen = second_texts(corpus, settings)
+    chosen = second_texts(corpus, recipe)
     others = np.setdiff1d(np.arange(len(corpus)), chosen)
     while True:
         pools = []
         for group, second in ((chosen, True), (others, False)):
-            order = np.random.default_rng([settings.seed, turn, second]).permutation(group)
+            order = np.random.default_rng([recipe.seed, turn, second]).permutation(group)
             pools += [(start, order[start : start + POOL], second) for start in range(0, len(order), POOL)]
         # By turns, so that both kinds are seen from the beginning to the end of a pass.
         pools.sort(key=lambda pool: pool[0] / (len(chosen) if pool[2] else len(others)))
@@ -196,32 +196,32 @@ def _short(corpus: Corpus, settings: Settings) -> Iterator[Batch]:
             pool = pool[np.argsort(lengths[pool], kind="stable")]
             made: list[list[int]] = [[]]
             for text in pool.tolist():
-                if made[-1] and (len(made[-1]) + 1) * lengths[text] > settings.batch_tokens:
+                if made[-1] and (len(made[-1]) + 1) * lengths[text] > recipe.batch_tokens:
                     made.append([])
                 made[-1].append(text)
-            random.Random(f"{settings.seed} {turn} {start} {second}").shuffle(made)
+            random.Random(f"{recipe.seed} {turn} {start} {second}").shuffle(made)
             for texts in made:
                 yield Batch(texts, [], second)
         turn += 1
 
 
-def second_texts(corpus: Corpus, settings: Settings) -> NDArray[np.int64]:
+def second_texts(corpus: Corpus, recipe: Recipe) -> NDArray[np.int64]:
     """
     :return: int64, ascending: the texts that the second teacher is asked about.
     """
-    candidates = np.flatnonzero(np.diff(corpus.offsets) <= settings.second_tokens)
-    count = min(settings.second_texts, len(candidates))
-    return np.sort(np.random.default_rng([settings.seed, 2]).choice(candidates, count, replace=False))
+    candidates = np.flatnonzero(np.diff(corpus.offsets) <= recipe.second_tokens)
+    count = min(recipe.second_texts, len(candidates))
+    return np.sort(np.random.default_rng([recipe.seed, 2]).choice(candidates, count, replace=False))
 
 
-def _documents(corpus: Corpus, settings: Settings, rng: random.Random) -> Batch:
+def _documents(corpus: Corpus, recipe: Recipe, rng: random.Random) -> Batch:
     """Documents of running prose, each with a short text of its own somewhere inside, its needle.
 
     Half of the batches give all documents the same prose: only the needle tells them apart then, and a vector that
     is to find it must not drown it in the mean.
     """
-    size = rng.choice(settings.document_tokens)
-    count = max(2, settings.batch_tokens // size)
+    size = rng.choice(recipe.document_tokens)
+    count = max(2, recipe.batch_tokens // size)
     needles = _needles(corpus, rng, count)
     same = rng.random() < 0.5
     prose = _prose(corpus, rng, size)

@@ -16,22 +16,22 @@ from scipy.stats import spearmanr
 from export.distill import student, teachers, training
 from export.distill.balance import balance
 from export.distill.corpus import CLS, SEP, Corpus, load_corpus, second_texts
-from export.distill.settings import Settings, load_settings
-from export.distill.start import lift, reach, reserve
+from export.distill.initialize import attention_distances, freeze_spare_dimensions, init_from_teacher
+from export.distill.recipe import Recipe, load_recipe
 from export.errors import ExportError
 from export.modeling import JinaBertModel
 from runtime.threads import default_threads
 from runtime.tokenizer import WordPiece
 
-__all__ = ["Job", "run"]
+__all__ = ["DistillJob", "distill"]
 
-REACH_TEXTS, REACH_TOKENS = 64, 192
+DISTANCE_TEXTS, DISTANCE_TOKENS = 64, 192
 CALIBRATION_TEXTS = 500
 CALIBRATION_STRIDE = 20  # every twentieth entry of the vocabulary
 
 
 @dataclass(frozen=True)
-class Job:
+class DistillJob:
     """What the command line says."""
 
     corpus: Path
@@ -48,46 +48,46 @@ class Job:
     threads: int | None = None
 
 
-def run(job: Job, report: Callable[[str], None]) -> Path:
+def distill(job: DistillJob, report: Callable[[str], None]) -> Path:
     """
     :param job: see the command line.
     :param report: takes lines of progress.
     :return: the folder of the checkpoint, ``output/checkpoint``.
     :raises ExportError: something given is wrong.
     """
-    settings = load_settings(job.recipe)
+    recipe = load_recipe(job.recipe)
     if job.steps is not None:
-        settings = dataclasses.replace(settings, steps=job.steps)
-    if len(job.teachers) != (2 if settings.second_texts else 1):
+        recipe = dataclasses.replace(recipe, steps=job.steps)
+    if len(job.teachers) != (2 if recipe.second_texts else 1):
         raise ExportError(
-            f"{len(job.teachers)} teachers given, and second_texts is {settings.second_texts} in {job.recipe}: "
+            f"{len(job.teachers)} teachers given, and second_texts is {recipe.second_texts} in {job.recipe}: "
             "a second teacher goes with second_texts above 0"
         )
     device = job.device or ("cuda" if torch.cuda.is_available() else "cpu")
     threads = job.threads or default_threads()
     torch.set_num_threads(threads)
-    torch.manual_seed(settings.seed)
+    torch.manual_seed(recipe.seed)
     vocabulary = _vocabulary(job.vocabulary or job.teachers[0] / "vocab.txt")
     teachers.check_vocabulary(job.teachers[0], vocabulary)
     tokenizer = WordPiece(vocabulary)
     pairs = None if job.dev is None else _pairs(job.dev)
     job.output.mkdir(parents=True, exist_ok=True)
-    corpus = load_corpus(job.corpus, settings, tokenizer, job.evaluation, job.output / "texts.xz", report)
-    second = _second(job, settings, corpus, threads, report)
-    model = _lift(job.teachers[0], settings, corpus, len(vocabulary)).to(device)
+    corpus = load_corpus(job.corpus, recipe, tokenizer, job.evaluation, job.output / "texts.xz", report)
+    second = _second(job, recipe, corpus, threads, report)
+    model = _initial_student(job.teachers[0], recipe, corpus, len(vocabulary)).to(device)
     teacher = teachers.first_teacher(job.teachers[0]).to(device)
-    reserve(model, teacher.config.hidden_size)
-    state = training.start(model, settings)
+    freeze_spare_dimensions(model, teacher.config.hidden_size)
+    state = training.start(model, recipe)
     checkpoint = job.output / "checkpoint"
     checkpoint.mkdir(exist_ok=True)
 
     def score(scored: JinaBertModel) -> float:
         assert pairs is not None
         # A resumed or killed run has what was last scored.
-        student.write(scored, vocabulary, _record(job, settings, corpus, state), checkpoint)
+        student.write(scored, vocabulary, _record(job, recipe, corpus, state), checkpoint)
         return _spearman(scored, tokenizer, pairs)
 
-    if training.load_state(state, settings, job.output):
+    if training.load_state(state, recipe, job.output):
         report(f"resumed at step {state.step:,}")
     elif pairs is not None:
         state.scores.append((0, score(state.averaged)))
@@ -97,8 +97,8 @@ def run(job: Job, report: Callable[[str], None]) -> Path:
         corpus,
         teacher,
         second,
-        settings,
-        save=lambda r: training.save_state(r, settings, job.output),
+        recipe,
+        save=lambda r: training.save_state(r, recipe, job.output),
         score=None if pairs is None else score,
         report=report,
         score_steps=job.score_steps,
@@ -109,7 +109,7 @@ def run(job: Job, report: Callable[[str], None]) -> Path:
     balance(state.averaged, lambda m: _calibrate(m, corpus), width)
     if pairs is not None:
         report(f"dev score {100 * _spearman(state.averaged, tokenizer, pairs):.2f}")
-    student.write(state.averaged, vocabulary, _record(job, settings, corpus, state), checkpoint)
+    student.write(state.averaged, vocabulary, _record(job, recipe, corpus, state), checkpoint)
     return checkpoint
 
 
@@ -117,7 +117,7 @@ def _calibrate(model: JinaBertModel, corpus: Corpus) -> None:
     """Some texts from all over the corpus, one at a time, so that there is no padding to look at; and texts of a single
     token, since a token without context can make activations that no sentence makes."""
     for text in range(0, len(corpus), max(1, len(corpus) // CALIBRATION_TEXTS)):
-        ids = torch.from_numpy(corpus.tokens(text, REACH_TOKENS))[None].to(model.device)
+        ids = torch.from_numpy(corpus.tokens(text, DISTANCE_TOKENS))[None].to(model.device)
         model(ids, torch.ones_like(ids))
     tokens = torch.arange(SEP + 1, model.config.vocab_size, CALIBRATION_STRIDE, device=model.device)
     ids = torch.stack([torch.full_like(tokens, CLS), tokens, torch.full_like(tokens, SEP)], dim=1)
@@ -134,19 +134,19 @@ def _vocabulary(path: Path) -> list[str]:
 
 
 def _second(
-    job: Job, settings: Settings, corpus: Corpus, threads: int, report: Callable[[str], None]
+    job: DistillJob, recipe: Recipe, corpus: Corpus, threads: int, report: Callable[[str], None]
 ) -> np.ndarray | None:
-    if not settings.second_texts:
+    if not recipe.second_texts:
         return None
-    asked = [corpus.texts[text] for text in second_texts(corpus, settings).tolist()]
+    asked = [corpus.texts[text] for text in second_texts(corpus, recipe).tolist()]
     return teachers.vectors(job.teachers[1], asked, job.output / "second", threads, report)
 
 
-def _lift(folder: Path, settings: Settings, corpus: Corpus, vocabulary: int) -> JinaBertModel:
+def _initial_student(folder: Path, recipe: Recipe, corpus: Corpus, vocabulary: int) -> JinaBertModel:
     looking = teachers.first_teacher(folder, attentions=True)
-    longest = np.argsort(-np.diff(corpus.offsets), kind="stable")[:REACH_TEXTS]
-    texts = (torch.from_numpy(corpus.tokens(int(text), REACH_TOKENS)) for text in longest)
-    return lift(looking, settings, vocabulary, reach(looking, texts))
+    longest = np.argsort(-np.diff(corpus.offsets), kind="stable")[:DISTANCE_TEXTS]
+    texts = (torch.from_numpy(corpus.tokens(int(text), DISTANCE_TOKENS)) for text in longest)
+    return init_from_teacher(looking, recipe, vocabulary, attention_distances(looking, texts))
 
 
 def _pairs(path: Path) -> tuple[list[float], list[str], list[str]]:
@@ -166,10 +166,10 @@ def _spearman(
     return float(spearmanr(wanted, given).statistic)
 
 
-def _record(job: Job, settings: Settings, corpus: Corpus, state: training.Run) -> dict[str, Any]:
+def _record(job: DistillJob, recipe: Recipe, corpus: Corpus, state: training.TrainingState) -> dict[str, Any]:
     return {
         "made_by": "python -m export.distill",
-        "recipe": dataclasses.asdict(settings),
+        "recipe": dataclasses.asdict(recipe),
         "teachers": [teacher.name for teacher in job.teachers],
         "corpus": {"texts": len(corpus), "tokens": len(corpus.ids), "lines": corpus.counts},
         "step": state.step,

@@ -21,18 +21,18 @@ from transformers import BertModel
 from export.distill import losses, teachers
 from export.distill.corpus import CLS, SEP, Batch, Corpus, batches, second_texts
 from export.distill.noise import noise
-from export.distill.settings import Settings, Settle, fingerprint
+from export.distill.recipe import NoiseFinetuning, Recipe, fingerprint
 from export.errors import ExportError
 from export.modeling import JinaBertModel
 
-__all__ = ["Run", "load_state", "rate", "save_state", "train"]
+__all__ = ["TrainingState", "load_state", "rate", "save_state", "train"]
 
 STATE = "state.pt"
 REPORT_STEPS = 20
 
 
 @dataclass
-class Run:
+class TrainingState:
     """Where a training stands."""
 
     student: JinaBertModel
@@ -44,7 +44,7 @@ class Run:
     scores: list[tuple[int, float]] = dataclasses.field(default_factory=list)
 
 
-def start(student: JinaBertModel, settings: Settings) -> Run:
+def start(student: JinaBertModel, recipe: Recipe) -> TrainingState:
     """
     :return: a run at step 0; the student is trained in place.
     """
@@ -52,72 +52,70 @@ def start(student: JinaBertModel, settings: Settings) -> Run:
     averaged.load_state_dict(student.state_dict())
     averaged.requires_grad_(False).eval()
     optimizer = torch.optim.AdamW(
-        student.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), eps=1e-8, weight_decay=0.0
+        student.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), eps=1e-8, weight_decay=0.0
     )
-    return Run(student.train(), averaged, optimizer)
+    return TrainingState(student.train(), averaged, optimizer)
 
 
-def rate(step: int, settings: Settings) -> float:
+def rate(step: int, recipe: Recipe) -> float:
     """
     :return: the learning rate of a step: up in ``warmup_steps``, level, and down to 0 in the last ``decay`` of the
-        ``steps``; then down to 0 in each ``settle``.
+        ``steps``; then down to 0 in each ``noise_finetuning``.
     """
-    settle, done = _settle(step, settings)
-    if settle is not None:
-        return settle.learning_rate * (1 - done / settle.steps)
-    falling = max(1.0, settings.decay * settings.steps)
-    share = min(1.0, (step + 1) / settings.warmup_steps, (settings.steps - step) / falling)
-    return settings.learning_rate * share
+    stage, done = _noise_stage(step, recipe)
+    if stage is not None:
+        return stage.learning_rate * (1 - done / stage.steps)
+    falling = max(1.0, recipe.decay * recipe.steps)
+    share = min(1.0, (step + 1) / recipe.warmup_steps, (recipe.steps - step) / falling)
+    return recipe.learning_rate * share
 
 
-def _settle(step: int, settings: Settings) -> tuple[Settle | None, int]:
+def _noise_stage(step: int, recipe: Recipe) -> tuple[NoiseFinetuning | None, int]:
     """Which one a step is of, if any, and how many of its steps are before it."""
-    step -= settings.steps
-    for settle in settings.settle:
-        if 0 <= step < settle.steps:
-            return settle, step
-        step -= settle.steps
+    step -= recipe.steps
+    for stage in recipe.noise_finetuning:
+        if 0 <= step < stage.steps:
+            return stage, step
+        step -= stage.steps
     return None, 0
 
 
 def train(
-    run: Run,
+    run: TrainingState,
     corpus: Corpus,
     teacher: BertModel,
     second: NDArray[np.float16] | None,
-    settings: Settings,
+    recipe: Recipe,
     *,
-    save: Callable[[Run], None],
+    save: Callable[[TrainingState], None],
     score: Callable[[JinaBertModel], float] | None,
     report: Callable[[str], None],
     save_seconds: float = 180.0,
     score_steps: int = 100,
 ) -> None:
     """
-    :param run: at any step; goes on to the last of the settings.
+    :param run: at any step; goes on to the last of the recipe.
     :param second: the second teacher's vectors of ``second_texts``, float16 [texts, dimensions], or None.
     :param save: writes the state of a run.
     :param score: of a model on held-out text, or None.
     :param report: takes lines of progress.
     """
-    rows = {} if second is None else {int(t): i for i, t in enumerate(second_texts(corpus, settings))}
-    stream: Iterator[Batch] = batches(corpus, settings, first=run.step)
+    rows = {} if second is None else {int(t): i for i, t in enumerate(second_texts(corpus, recipe))}
+    stream: Iterator[Batch] = batches(corpus, recipe, first=run.step)
     means: dict[str, float] = {}
     saved = time.monotonic()
     first_step, first_tokens, first_seconds = run.step, run.tokens, run.seconds
-    steps = settings.steps + sum(settle.steps for settle in settings.settle)
+    steps = recipe.steps + sum(stage.steps for stage in recipe.noise_finetuning)
     while run.step < steps:
         began = time.monotonic()
         for group in run.optimizer.param_groups:
-            group["lr"] = rate(run.step, settings)
-        settle, _ = _settle(run.step, settings)
-        with nullcontext() if settle is None else noise(run.student, settle.noise, run.step):
-            parts, tokens = _losses(run.student, teacher, next(stream), corpus, second, rows, settings)
-            if settle is not None and settle.words:
-                parts |= _word_losses(run.student, teacher, settle.words, run.step, settings)
-        loss = sum(
-            (settings.weights[name.split()[-1]] * part for name, part in parts.items()), torch.zeros(())
-        )
+            group["lr"] = rate(run.step, recipe)
+        stage, _ = _noise_stage(run.step, recipe)
+        with nullcontext() if stage is None else noise(run.student, stage.noise, run.step):
+            parts, tokens = _losses(run.student, teacher, next(stream), corpus, second, rows, recipe)
+            if stage is not None and stage.words:
+                parts |= _word_losses(run.student, teacher, stage.words, run.step, recipe)
+        loss = sum((recipe.weights[name.split()[-1]] * part for name, part in parts.items()), torch.zeros(()))
         if not math.isfinite(loss.item()):
             raise ExportError(
                 f"the loss is {loss.item()} at step {run.step}: lower learning_rate and start again"
@@ -126,7 +124,7 @@ def train(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(run.student.parameters(), 1.0)
         run.optimizer.step()
-        _average(run.averaged, run.student, min(settings.average, (run.step + 1) / (run.step + 10)))
+        _average(run.averaged, run.student, min(recipe.average, (run.step + 1) / (run.step + 10)))
         run.step += 1
         run.tokens += tokens
         run.seconds += time.monotonic() - began
@@ -157,28 +155,28 @@ def _losses(
     corpus: Corpus,
     second: NDArray[np.float16] | None,
     rows: dict[int, int],
-    settings: Settings,
+    recipe: Recipe,
 ) -> tuple[dict[str, Tensor], int]:
     device = student.device
-    ids, mask = _padded([corpus.tokens(text, settings.longest_tokens) for text in batch.texts], device)
+    ids, mask = _padded([corpus.tokens(text, recipe.longest_tokens) for text in batch.texts], device)
     hidden, target = _states(student, teacher, ids, mask)
     tokens = int(mask.sum())
     if not batch.documents:
         similarity = None
         if batch.second and second is not None:
             answers = torch.from_numpy(second[[rows[text] for text in batch.texts]]).to(device).float()
-            similarity = losses.mixed(teachers.mean(target.states, mask), answers, settings.second_weight)
-        return losses.text_losses(hidden, target, settings.temperature, similarity), tokens
+            similarity = losses.mixed(teachers.mean(target.states, mask), answers, recipe.second_weight)
+        return losses.text_losses(hidden, target, recipe.temperature, similarity), tokens
     long, long_mask = _padded(batch.documents, device)
     states, long_target = _states(student, teacher, long, long_mask)
-    parts = losses.document_losses(states, long_target, hidden, target, settings.temperature)
+    parts = losses.document_losses(states, long_target, hidden, target, recipe.temperature)
     return {
         ("long token" if name == "token" else name): part for name, part in parts.items()
     }, tokens + long.numel()
 
 
 def _word_losses(
-    student: JinaBertModel, teacher: BertModel, count: int, seed: int, settings: Settings
+    student: JinaBertModel, teacher: BertModel, count: int, seed: int, recipe: Recipe
 ) -> dict[str, Tensor]:
     """Of texts of a single token, any of the vocabulary."""
     generator = torch.Generator().manual_seed(seed)
@@ -186,7 +184,7 @@ def _word_losses(
     ids = torch.stack([torch.full_like(tokens, CLS), tokens, torch.full_like(tokens, SEP)], 1)
     ids = ids.to(student.device)
     hidden, target = _states(student, teacher, ids, torch.ones_like(ids))
-    parts = losses.text_losses(hidden, target, settings.temperature)
+    parts = losses.text_losses(hidden, target, recipe.temperature)
     return {f"word {name}": part for name, part in parts.items()}
 
 
@@ -211,13 +209,13 @@ def _average(averaged: JinaBertModel, student: JinaBertModel, keep: float) -> No
             old.lerp_(new, 1 - keep)
 
 
-def save_state(run: Run, settings: Settings, folder: Path) -> None:
+def save_state(run: TrainingState, recipe: Recipe, folder: Path) -> None:
     """Write all that a resumption needs, whole or not at all.
 
     :param folder: the file is ``state.pt`` in it.
     """
     state = {
-        "settings": fingerprint(settings),
+        "recipe": fingerprint(recipe),
         "student": run.student.state_dict(),
         "averaged": run.averaged.state_dict(),
         "optimizer": run.optimizer.state_dict(),
@@ -234,7 +232,7 @@ def save_state(run: Run, settings: Settings, folder: Path) -> None:
     partial.replace(folder / STATE)
 
 
-def load_state(run: Run, settings: Settings, folder: Path) -> bool:
+def load_state(run: TrainingState, recipe: Recipe, folder: Path) -> bool:
     """Take up the state that an earlier process left.
 
     :param run: at step 0, changed in place.
@@ -248,7 +246,7 @@ def load_state(run: Run, settings: Settings, folder: Path) -> bool:
         state: dict[str, Any] = torch.load(path, map_location=run.student.device, weights_only=True)
     except Exception as error:  # a damaged file raises anything
         raise ExportError(f"{path} is damaged ({type(error).__name__}): remove it to start again") from None
-    if state["settings"] != fingerprint(settings):
+    if state["recipe"] != fingerprint(recipe):
         raise ExportError(f"{path} is of another recipe: restore the recipe, or name another --output")
     run.student.load_state_dict(state["student"])
     run.averaged.load_state_dict(state["averaged"])

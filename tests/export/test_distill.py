@@ -18,9 +18,9 @@ from export.checkpoint import load_model, load_vocabulary
 from export.distill import losses, teachers
 from export.distill.balance import balance
 from export.distill.corpus import batches, load_corpus
+from export.distill.initialize import attention_distances, freeze_spare_dimensions, init_from_teacher
 from export.distill.noise import noise
-from export.distill.settings import Settings, Settle, Source, load_settings
-from export.distill.start import lift, reach, reserve
+from export.distill.recipe import NoiseFinetuning, Recipe, Source, load_recipe
 from export.distill.training import rate
 from export.errors import ExportError
 from runtime.tokenizer import WordPiece
@@ -46,11 +46,11 @@ warmup_steps = 2
 average = 0.5
 {more}
 
-[[settle]]
+[[noise_finetuning]]
 steps = 20
 noise = 0.1
 
-[[settle]]
+[[noise_finetuning]]
 steps = 8
 noise = 0.2
 words = 5
@@ -214,7 +214,13 @@ def test_two_teachers_and_a_dev_score(place: Path, tmp_path: Path) -> None:
         ({"noise = 0.1": "noise = 1.5"}, "noise=1.5"),
         ({"words = 5": "words = -5"}, "words=-5"),
         ({"noise = 0.1": ""}, "noise is missing"),
-        ({"[[settle]]": "[settle]", "noise = 0.1\n\n[settle]\nsteps = 8\n": ""}, "expected tables"),
+        (
+            {
+                "[[noise_finetuning]]": "[noise_finetuning]",
+                "noise = 0.1\n\n[noise_finetuning]\nsteps = 8\n": "",
+            },
+            "expected tables",
+        ),
         ({"heads = 4": "second_texts = 9"}, "a second teacher goes with second_texts"),
     ],
 )
@@ -226,37 +232,37 @@ def test_a_wrong_recipe_is_one_line(place: Path, tmp_path: Path, change: dict[st
     (tmp_path / "recipe.toml").write_text(recipe)
     from export.distill import pipeline
 
-    job = pipeline.Job(
+    job = pipeline.DistillJob(
         place / "texts", (place / "first",), tmp_path / "run", tmp_path / "recipe.toml", threads=1
     )
     with pytest.raises(ExportError, match=reason):
-        pipeline.run(job, lambda line: None)
+        pipeline.distill(job, lambda line: None)
 
 
 def test_the_mlp_of_the_student_is_the_teachers(place: Path) -> None:
     """GELU(gate) * up with a constant dimension is the teacher's GELU MLP."""
     teacher = teachers.first_teacher(place / "first")
-    settings = load_settings(place / "one.toml")
-    student = lift(teacher, settings, len(VOCABULARY), torch.ones(2, 2))
+    recipe = load_recipe(place / "one.toml")
+    student = init_from_teacher(teacher, recipe, len(VOCABULARY), torch.ones(2, 2))
     x = torch.randn(5, 16, generator=torch.Generator().manual_seed(1))
     lifted = functional.pad(x, (0, 16))
-    lifted[:, 16] = settings.constant
+    lifted[:, 16] = recipe.constant
     for old, new in zip(teacher.encoder.layer, student.encoder.layer, strict=True):
         both = new.mlp.gated_layers(lifted)
         units = functional.gelu(both[:, :24]) * both[:, 24:]
         assert torch.allclose(units, functional.gelu(old.intermediate.dense(x)), atol=1e-5)
         out = new.mlp.wo(units)
         assert torch.allclose(out[:, :16], old.output.dense(units), atol=1e-5)
-        assert out[:, 16].tolist() == pytest.approx([-settings.constant] * 5)
+        assert out[:, 16].tolist() == pytest.approx([-recipe.constant] * 5)
 
 
 def test_heads_that_look_nearby_get_the_steeper_slopes(place: Path) -> None:
     looking = teachers.first_teacher(place / "first", attentions=True)
     ids = [torch.tensor([101, *range(110, 140), 102])]
-    reaches = reach(looking, ids)
-    assert reaches.shape == (2, 2)
-    student = lift(
-        looking, load_settings(place / "one.toml"), len(VOCABULARY), torch.tensor([[9.0, 1.0]] * 2)
+    distances = attention_distances(looking, ids)
+    assert distances.shape == (2, 2)
+    student = init_from_teacher(
+        looking, load_recipe(place / "one.toml"), len(VOCABULARY), torch.tensor([[9.0, 1.0]] * 2)
     )
     values = student.encoder.layer[0].attention.self.value.weight
     old = looking.encoder.layer[0].attention.self.value.weight
@@ -296,8 +302,8 @@ def test_a_second_teacher_has_a_say_in_how_similar_texts_are() -> None:
 
 def test_training_leaves_the_spare_dimensions_empty(place: Path) -> None:
     teacher = teachers.first_teacher(place / "first")
-    student = lift(teacher, load_settings(place / "one.toml"), len(VOCABULARY), torch.ones(2, 2))
-    reserve(student, 16)
+    student = init_from_teacher(teacher, load_recipe(place / "one.toml"), len(VOCABULARY), torch.ones(2, 2))
+    freeze_spare_dimensions(student, 16)
     ids = torch.randint(104, len(VOCABULARY), (3, 20), generator=torch.Generator().manual_seed(1))
     optimizer = torch.optim.AdamW(student.parameters(), lr=0.01, weight_decay=0.0)
     for _ in range(3):
@@ -306,7 +312,9 @@ def test_training_leaves_the_spare_dimensions_empty(place: Path) -> None:
         optimizer.step()
     with torch.no_grad():
         student.eval()
-        before = lift(teacher, load_settings(place / "one.toml"), len(VOCABULARY), torch.ones(2, 2))
+        before = init_from_teacher(
+            teacher, load_recipe(place / "one.toml"), len(VOCABULARY), torch.ones(2, 2)
+        )
         trained = student(ids, torch.ones_like(ids)).last_hidden_state
         assert not torch.allclose(
             trained[..., :16], before(ids, torch.ones_like(ids)).last_hidden_state[..., :16], atol=0.01
@@ -314,12 +322,14 @@ def test_training_leaves_the_spare_dimensions_empty(place: Path) -> None:
     assert trained[..., 16:].abs().max() == 0
 
 
-def test_the_learning_rate_falls_again_with_each_settle() -> None:
-    settings = Settings((Source("a.txt"),), steps=100, warmup_steps=10, decay=0.5)
-    settings = dataclasses.replace(settings, settle=(Settle(20, 0.1), Settle(10, 0.2, 1e-5)))
-    rates = [rate(step, settings) for step in range(130)]
-    assert max(rates[:100]) == settings.learning_rate
-    assert rates[99] == pytest.approx(settings.learning_rate / 50)
+def test_the_learning_rate_falls_again_with_each_noise_stage() -> None:
+    recipe = Recipe((Source("a.txt"),), steps=100, warmup_steps=10, decay=0.5)
+    recipe = dataclasses.replace(
+        recipe, noise_finetuning=(NoiseFinetuning(20, 0.1), NoiseFinetuning(10, 0.2, 1e-5))
+    )
+    rates = [rate(step, recipe) for step in range(130)]
+    assert max(rates[:100]) == recipe.learning_rate
+    assert rates[99] == pytest.approx(recipe.learning_rate / 50)
     assert rates[100] == 8e-5
     assert rates[119] == pytest.approx(8e-5 / 20)
     assert rates[120] == 1e-5
@@ -327,9 +337,9 @@ def test_the_learning_rate_falls_again_with_each_settle() -> None:
 
 
 def test_noise_is_as_large_as_said_for_each_token_and_ends(place: Path) -> None:
-    student = lift(
+    student = init_from_teacher(
         teachers.first_teacher(place / "first"),
-        load_settings(place / "one.toml"),
+        load_recipe(place / "one.toml"),
         len(VOCABULARY),
         torch.ones(2, 2),
     )
@@ -363,19 +373,19 @@ def test_the_best_window_of_a_document_is_what_counts() -> None:
 
 
 def test_batches_are_the_same_from_any_step(place: Path, tmp_path: Path) -> None:
-    settings = dataclasses.replace(load_settings(place / "one.toml"), second_texts=50)
+    recipe = dataclasses.replace(load_recipe(place / "one.toml"), second_texts=50)
     corpus = load_corpus(
-        place / "texts", settings, WordPiece(VOCABULARY), None, tmp_path / "texts.xz", lambda line: None
+        place / "texts", recipe, WordPiece(VOCABULARY), None, tmp_path / "texts.xz", lambda line: None
     )
-    every = [next(stream) for stream in [batches(corpus, settings)] for _ in range(30)]
-    later = [next(stream) for stream in [batches(corpus, settings, first=11)] for _ in range(19)]
+    every = [next(stream) for stream in [batches(corpus, recipe)] for _ in range(30)]
+    later = [next(stream) for stream in [batches(corpus, recipe, first=11)] for _ in range(19)]
     for one, other in zip(every[11:], later, strict=True):
         assert one.texts == other.texts
         assert [d.tolist() for d in one.documents] == [d.tolist() for d in other.documents]
     assert {batch.second for batch in every if not batch.documents} == {True, False}
     for batch in every:
         for document, needle in zip(batch.documents, batch.texts, strict=False):
-            assert len(document) in settings.document_tokens
+            assert len(document) in recipe.document_tokens
             assert document[0] == 101
             assert document[-1] == 102
             own = corpus.tokens(needle, len(document) // 2)[1:-1].tolist()
@@ -388,8 +398,8 @@ def test_balancing_keeps_similarities_and_shrinks_activations(place: Path) -> No
         layer.attention.output.LayerNorm.bias.data[3] = 9.0
         layer.attention.output.LayerNorm.weight.data[3] = 4.0
         layer.output.LayerNorm.bias.data[5] = -7.0
-    settings = dataclasses.replace(load_settings(place / "one.toml"), hidden=48)
-    student = lift(teacher, settings, len(VOCABULARY), torch.ones(2, 2)).eval()
+    recipe = dataclasses.replace(load_recipe(place / "one.toml"), hidden=48)
+    student = init_from_teacher(teacher, recipe, len(VOCABULARY), torch.ones(2, 2)).eval()
     ids = torch.randint(104, len(VOCABULARY), (40, 30), generator=torch.Generator().manual_seed(1))
     inputs: list[torch.Tensor] = []
     student.encoder.layer[1].mlp.gated_layers.register_forward_pre_hook(
@@ -415,8 +425,8 @@ def test_a_unit_with_far_larger_weights_is_split(place: Path) -> None:
     for layer in teacher.encoder.layer:
         layer.output.dense.weight.data[:, 4] *= 10
     # A dimension too few to spread anything, and units to spare.
-    settings = dataclasses.replace(load_settings(place / "one.toml"), hidden=18, heads=2, intermediate=400)
-    student = lift(teacher, settings, len(VOCABULARY), torch.ones(2, 2)).eval()
+    recipe = dataclasses.replace(load_recipe(place / "one.toml"), hidden=18, heads=2, intermediate=400)
+    student = init_from_teacher(teacher, recipe, len(VOCABULARY), torch.ones(2, 2)).eval()
     ids = torch.randint(104, len(VOCABULARY), (40, 30), generator=torch.Generator().manual_seed(1))
 
     def run(model: torch.nn.Module) -> torch.Tensor:
@@ -437,5 +447,5 @@ def test_a_unit_with_far_larger_weights_is_split(place: Path) -> None:
 def test_settings_need_sources(tmp_path: Path) -> None:
     (tmp_path / "empty.toml").write_text("seed = 3\n")
     with pytest.raises(ExportError, match="names no text"):
-        load_settings(tmp_path / "empty.toml")
-    assert Settings(sources=(Source("a.txt"),)).hidden == 512
+        load_recipe(tmp_path / "empty.toml")
+    assert Recipe(sources=(Source("a.txt"),)).hidden == 512

@@ -11,7 +11,7 @@ from typing import Any
 
 from export.errors import ExportError
 
-__all__ = ["Settings", "Settle", "Source", "fingerprint", "load_settings"]
+__all__ = ["NoiseFinetuning", "Recipe", "Source", "fingerprint", "load_recipe"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Settle:
+class NoiseFinetuning:
     """Steps under noise like int8's (noise.py), in which the learning rate falls to nothing once more."""
 
     steps: int
@@ -34,7 +34,7 @@ class Settle:
 
 
 @dataclass(frozen=True)
-class Settings:
+class Recipe:
     """All that decides what comes out."""
 
     sources: tuple[Source, ...]
@@ -43,7 +43,7 @@ class Settings:
     hidden: int = 512
     heads: int = 16
     intermediate: int = 1536
-    constant: float = 2.0  # value of the dimension that is constant at the start, see start.py
+    constant: float = 2.0  # value of the dimension that is constant at the start, see initialize.py
     # Text
     seed: int = 1
     smallest_characters: int = 12
@@ -59,7 +59,7 @@ class Settings:
     decay: float = 0.4  # the last share of the steps, in which the learning rate goes down to nothing
     learning_rate: float = 2e-4
     average: float = 0.99  # of the weights, per step
-    settle: tuple[Settle, ...] = ()  # what follows the steps
+    noise_finetuning: tuple[NoiseFinetuning, ...] = ()  # what follows the steps
     temperature: float = 0.05
     second_weight: float = 0.4  # of the second teacher in how similar its texts should be
     weights: dict[str, float] = field(
@@ -67,11 +67,11 @@ class Settings:
     )
 
 
-def load_settings(path: Path) -> Settings:
+def load_recipe(path: Path) -> Recipe:
     """
-    :param path: a TOML file: the fields of ``Settings``, a table ``[[sources]]`` for each source and ``[[settle]]`` for
-        each of ``settle``.
-    :return: the settings, checked.
+    :param path: a TOML file: the fields of ``Recipe``, a table ``[[sources]]`` for each source and
+        ``[[noise_finetuning]]`` for each stage under noise.
+    :return: the recipe, checked.
     :raises ExportError: the file or a field is missing, unknown or of the wrong type.
     """
     try:
@@ -84,21 +84,21 @@ def load_settings(path: Path) -> Settings:
     if not isinstance(raw_sources, list) or not raw_sources:
         raise ExportError(f"{path} names no text: add [[sources]] tables with a file each")
     sources = tuple(_make(Source, source, f"{path}: [[sources]]") for source in raw_sources)
-    raw_settle = fields.pop("settle", [])
-    if not isinstance(raw_settle, list):
-        raise ExportError(f"{path}: settle is {raw_settle!r}, expected tables [[settle]]")
-    settle = tuple(_make(Settle, part, f"{path}: [[settle]]") for part in raw_settle)
-    settings: Settings = _make(Settings, {**fields, "sources": sources, "settle": settle}, str(path))
-    _check(settings, path)
-    return settings
+    raw_stages = fields.pop("noise_finetuning", [])
+    if not isinstance(raw_stages, list):
+        raise ExportError(f"{path}: noise_finetuning is {raw_stages!r}, expected tables [[noise_finetuning]]")
+    stages = tuple(_make(NoiseFinetuning, part, f"{path}: [[noise_finetuning]]") for part in raw_stages)
+    recipe: Recipe = _make(Recipe, {**fields, "sources": sources, "noise_finetuning": stages}, str(path))
+    _check(recipe, path)
+    return recipe
 
 
-def fingerprint(settings: Settings) -> str:
+def fingerprint(recipe: Recipe) -> str:
     """
     :return: all that a run must not change between its start and a resumption, as JSON. Steps may be added.
     """
-    fields = dataclasses.asdict(settings)
-    for free in ("steps", "decay", "settle"):
+    fields = dataclasses.asdict(recipe)
+    for free in ("steps", "decay", "noise_finetuning"):
         del fields[free]
     return json.dumps(fields, sort_keys=True)
 
@@ -130,18 +130,18 @@ def _make(kind: Any, fields: Any, where: str) -> Any:
     return kind(**fields)
 
 
-def _check(settings: Settings, path: Path) -> None:
+def _check(recipe: Recipe, path: Path) -> None:
     for name in ("hidden", "heads", "intermediate", "longest_tokens", "batch_tokens", "steps"):
-        if getattr(settings, name) < 1:
-            raise ExportError(f"{path}: {name} is {getattr(settings, name)}, expected at least 1")
-    if settings.hidden % settings.heads:
-        raise ExportError(f"{path}: hidden {settings.hidden} is not divisible by heads {settings.heads}")
-    if set(settings.weights) != {"token", "vector", "similarity", "document"}:
+        if getattr(recipe, name) < 1:
+            raise ExportError(f"{path}: {name} is {getattr(recipe, name)}, expected at least 1")
+    if recipe.hidden % recipe.heads:
+        raise ExportError(f"{path}: hidden {recipe.hidden} is not divisible by heads {recipe.heads}")
+    if set(recipe.weights) != {"token", "vector", "similarity", "document"}:
         raise ExportError(f"{path}: weights must name token, vector, similarity and document")
-    for part in settings.settle:
+    for part in recipe.noise_finetuning:
         if part.steps < 1 or part.words < 0 or not 0 <= part.noise < 1:
             raise ExportError(
-                f"{path}: [[settle]] has {part}, expected at least 1 step and noise from 0 to 1"
+                f"{path}: [[noise_finetuning]] has {part}, expected at least 1 step and noise from 0 to 1"
             )
-    if not 0 <= settings.second_weight < 1 or not 0 <= settings.average < 1 or not 0 <= settings.decay <= 1:
+    if not 0 <= recipe.second_weight < 1 or not 0 <= recipe.average < 1 or not 0 <= recipe.decay <= 1:
         raise ExportError(f"{path}: second_weight, average and decay lie between 0 and 1")

@@ -26,45 +26,47 @@ from torch import Tensor
 from transformers import BertModel
 
 from export.config import JinaBertConfig
-from export.distill.settings import Settings
+from export.distill.recipe import Recipe
 from export.errors import ExportError
 from export.modeling import JinaBertModel, alibi_slopes
 
-__all__ = ["layer_norms", "lift", "reach", "reserve"]
+__all__ = ["attention_distances", "freeze_spare_dimensions", "init_from_teacher", "layer_norms"]
 
 UNK = 100
 
 
-def lift(teacher: BertModel, settings: Settings, vocabulary: int, reaches: Tensor) -> JinaBertModel:
+def init_from_teacher(
+    teacher: BertModel, recipe: Recipe, vocabulary: int, distances: Tensor
+) -> JinaBertModel:
     """
     :param teacher: a BERT encoder; its first word embeddings are those of the student's vocabulary.
-    :param settings: shape of the student, and which layers it takes over.
+    :param recipe: shape of the student, and which layers it takes over.
     :param vocabulary: entries of the student's vocabulary; those beyond the teacher's get its [UNK].
-    :param reaches: of ``reach``.
+    :param distances: of ``attention_distances``.
     :return: the student, in fp32.
     :raises ExportError: the teacher does not fit into the student.
     """
     config = teacher.config
     wide = config.hidden_size
-    if wide >= settings.hidden or config.intermediate_size > settings.intermediate:
+    if wide >= recipe.hidden or config.intermediate_size > recipe.intermediate:
         raise ExportError(
             f"a teacher of {wide} dimensions and {config.intermediate_size} units does not fit into "
-            f"{settings.hidden} and {settings.intermediate}: one dimension must be left over"
+            f"{recipe.hidden} and {recipe.intermediate}: one dimension must be left over"
         )
-    if not all(0 <= layer < config.num_hidden_layers for layer in settings.layers):
-        raise ExportError(f"layers {settings.layers}: the teacher has {config.num_hidden_layers}, from 0")
-    if settings.hidden // settings.heads < wide // config.num_attention_heads:
-        raise ExportError(f"heads {settings.heads}: narrower than the teacher's, give fewer")
+    if not all(0 <= layer < config.num_hidden_layers for layer in recipe.layers):
+        raise ExportError(f"layers {recipe.layers}: the teacher has {config.num_hidden_layers}, from 0")
+    if recipe.hidden // recipe.heads < wide // config.num_attention_heads:
+        raise ExportError(f"heads {recipe.heads}: narrower than the teacher's, give fewer")
     student = JinaBertModel(
         JinaBertConfig(
             vocab_size=vocabulary,
-            hidden_size=settings.hidden,
-            num_hidden_layers=len(settings.layers),
-            num_attention_heads=settings.heads,
-            intermediate_size=settings.intermediate,
+            hidden_size=recipe.hidden,
+            num_hidden_layers=len(recipe.layers),
+            num_attention_heads=recipe.heads,
+            intermediate_size=recipe.intermediate,
         )
     )
-    shrink = math.sqrt(wide / settings.hidden)
+    shrink = math.sqrt(wide / recipe.hidden)
     with torch.no_grad():
         for parameter in student.parameters():
             parameter.zero_()
@@ -74,36 +76,37 @@ def lift(teacher: BertModel, settings: Settings, vocabulary: int, reaches: Tenso
         table = student.embeddings.word_embeddings.weight
         table[: len(words), :wide] = words[:vocabulary]
         table[len(words) :, :wide] = words[UNK]
-        _norm(student.embeddings.LayerNorm, embeddings.LayerNorm, wide, shrink, settings.constant)
-        for i, number in enumerate(settings.layers):
+        _norm(student.embeddings.LayerNorm, embeddings.LayerNorm, wide, shrink, recipe.constant)
+        for i, number in enumerate(recipe.layers):
             old, new = teacher.encoder.layer[number], student.encoder.layer[i]
-            last = i == len(settings.layers) - 1
-            _attention(old.attention, new.attention, reaches[number], config.num_attention_heads)
-            new.attention.output.dense.bias[wide] = -settings.constant
+            last = i == len(recipe.layers) - 1
+            _attention(old.attention, new.attention, distances[number], config.num_attention_heads)
+            new.attention.output.dense.bias[wide] = -recipe.constant
             _norm(
                 new.attention.output.LayerNorm,
                 old.attention.output.LayerNorm,
                 wide,
                 shrink,
-                settings.constant,
+                recipe.constant,
             )
             gate_up, units = new.mlp.gated_layers.weight, config.intermediate_size
             gate_up[:units, :wide] = old.intermediate.dense.weight
-            gate_up[:units, wide] = old.intermediate.dense.bias / settings.constant
-            gate_up[settings.intermediate : settings.intermediate + units, wide] = 1 / settings.constant
+            gate_up[:units, wide] = old.intermediate.dense.bias / recipe.constant
+            gate_up[recipe.intermediate : recipe.intermediate + units, wide] = 1 / recipe.constant
             new.mlp.wo.weight[:wide, :units] = old.output.dense.weight
             new.mlp.wo.bias[:wide] = old.output.dense.bias
-            new.mlp.wo.bias[wide] = -settings.constant
+            new.mlp.wo.bias[wide] = -recipe.constant
             # Nothing reads the constant of the last layer but the pooling, which must not.
-            _norm(new.mlp.layernorm, old.output.LayerNorm, wide, shrink, 0.0 if last else settings.constant)
-        _noise(student, wide, config.intermediate_size, settings)
+            _norm(new.mlp.layernorm, old.output.LayerNorm, wide, shrink, 0.0 if last else recipe.constant)
+        _noise(student, wide, config.intermediate_size, recipe)
     return student
 
 
-def reserve(student: JinaBertModel, wide: int) -> None:
+def freeze_spare_dimensions(student: JinaBertModel, wide: int) -> None:
     """Keep training from what is neither the teacher's dimensions nor what is read from the constant one.
 
-    :param student: of ``lift``; from now on the gradients of the weights that write to its other dimensions are 0.
+    :param student: of ``init_from_teacher``; from now on the gradients of the weights that write to its other
+        dimensions are 0.
     :param wide: the teacher's dimensions.
     """
 
@@ -129,7 +132,7 @@ def layer_norms(student: JinaBertModel) -> list[torch.nn.LayerNorm]:
     return norms
 
 
-def reach(teacher: BertModel, texts: Iterable[Tensor]) -> Tensor:
+def attention_distances(teacher: BertModel, texts: Iterable[Tensor]) -> Tensor:
     """How far each head looks: the mean distance in tokens, [CLS] and [SEP] left out.
 
     :param teacher: made with ``attn_implementation="eager"``, so that it gives its attention.
@@ -157,13 +160,13 @@ def _norm(
     new.bias[wide] = constant
 
 
-def _attention(old: torch.nn.Module, new: torch.nn.Module, reaches: Tensor, heads: int) -> None:
+def _attention(old: torch.nn.Module, new: torch.nn.Module, distances: Tensor, heads: int) -> None:
     wide = old.self.query.weight.shape[0]
     width, new_width = wide // heads, new.head_width
     values = old.self.value.weight.view(heads, width, wide).flatten(1).norm(dim=1)
     outputs = old.output.dense.weight.view(wide, heads, width).transpose(0, 1).flatten(1).norm(dim=1)
     kept = torch.argsort(values * outputs, descending=True)[: new.heads].tolist()
-    kept.sort(key=lambda head: float(reaches[head]))
+    kept.sort(key=lambda head: float(distances[head]))
     slopes = alibi_slopes(new.heads)
     gentlest = sorted(range(new.heads), key=lambda slot: -slopes[slot])[-len(kept) :]
     for head, slot in zip(kept, gentlest, strict=True):
@@ -178,9 +181,9 @@ def _attention(old: torch.nn.Module, new: torch.nn.Module, reaches: Tensor, head
     new.output.dense.bias[:wide] = old.output.dense.bias
 
 
-def _noise(student: JinaBertModel, wide: int, units: int, settings: Settings) -> None:
+def _noise(student: JinaBertModel, wide: int, units: int, recipe: Recipe) -> None:
     """Small random weights where both sides of a product are 0, or their gradients would stay 0 for ever."""
-    generator = torch.Generator().manual_seed(settings.seed)
+    generator = torch.Generator().manual_seed(recipe.seed)
 
     def fill(part: Tensor) -> None:
         part += 0.02 * torch.randn(part.shape, generator=generator) * (part == 0)
@@ -189,5 +192,5 @@ def _noise(student: JinaBertModel, wide: int, units: int, settings: Settings) ->
         fill(layer.attention.self.query.weight[:, :wide])
         fill(layer.attention.self.key.weight[:, :wide])
         fill(layer.attention.self.value.weight[:, :wide])
-        fill(layer.mlp.gated_layers.weight[units : settings.intermediate, :wide])
-        fill(layer.mlp.gated_layers.weight[settings.intermediate + units :, :wide])
+        fill(layer.mlp.gated_layers.weight[units : recipe.intermediate, :wide])
+        fill(layer.mlp.gated_layers.weight[recipe.intermediate + units :, :wide])
