@@ -24,8 +24,8 @@ from export.errors import ExportError
 from export.verify import Figures, Progress
 from export.vocabulary import Vocabulary, load_vocabulary
 from runtime.manifest import MODEL, SCHEMA_VERSION, VOCABULARY, file_facts
-from runtime.threads import default_threads
-from runtime.tokenizer import WordPiece
+from runtime.resources import default_threads
+from runtime.tokenization.wordpiece import WordPiece
 
 if TYPE_CHECKING:
     from export.config import JinaBertConfig
@@ -97,7 +97,7 @@ def _run(
     else:
         traced = trace.trace(model, work / "coarse.onnx", coarse=True)
         (reference_path, *_) = folder.save_model(graph.rewrite(traced, precision="fp32"), reference)
-        reference_alone = graph.alone_tokens(heads)
+        reference_alone = graph.max_dense_tokens(heads)
     verification: dict[str, Figures] = {}
     if found := _official(settings, checkpoint_folder, tokenizer, reference_path, threads, progress):
         verification["official"] = found
@@ -122,7 +122,7 @@ def _run(
             final / MODEL,
             reference_path,
             tokens,
-            alone_tokens=None if baseline_scheme else graph.alone_tokens(heads),
+            max_dense_tokens=None if baseline_scheme else graph.max_dense_tokens(heads),
             fp32_alone_tokens=reference_alone,
             enforce=not baseline_scheme,
             threads=threads,
@@ -151,7 +151,7 @@ def _run(
         **shape(model.config, vocabulary),
         "precision": settings.precision,
         "scheme": settings.scheme if settings.precision == "int8" else None,
-        "alone_tokens": None if baseline_scheme else graph.alone_tokens(heads),
+        "max_dense_tokens": None if baseline_scheme else graph.max_dense_tokens(heads),
         "made_with": _made_with(opset),
         "verification": verification,
     }

@@ -35,7 +35,7 @@ BLOCK_ROWS = (
 )
 BATCH_TOKENS = 2048  # padded tokens a batch
 ALONE_TEXTS = 32  # texts whose vector in a batch is compared with their vector alone
-ALONE_TOKENS = 512  # the longest of them
+MAX_DENSE_TOKENS = 512  # the longest of them
 ALONE_COSINE = 0.9999
 LAYER_TEXTS = 64
 LAYER_TOKENS = 128  # longest text in the layer report
@@ -156,7 +156,7 @@ def verify_int8(
     fp32_path: Path,
     texts: Sequence[Sequence[int]],
     *,
-    alone_tokens: int | None,
+    max_dense_tokens: int | None,
     fp32_alone_tokens: int | None,
     minimum: int = 1000,
     enforce: bool = True,
@@ -167,7 +167,7 @@ def verify_int8(
     Compare the int8 graph with the fp32 graph, texts in batches by length as at run time.
 
     :param texts: token ids of each text.
-    :param alone_tokens: the int8 graph takes longer texts in a batch of one; None: any batch.
+    :param max_dense_tokens: the int8 graph takes longer texts in a batch of one; None: any batch.
     :param fp32_alone_tokens: the same of the fp32 graph.
     :param minimum: how many texts there must be.
     :param enforce: refuse below ``INT8_WORST_COSINE``; off for a baseline that is only measured.
@@ -182,10 +182,10 @@ def verify_int8(
         )
     reference = _encode(open_session(fp32_path, threads), texts, fp32_alone_tokens, "fp32", progress)
     session = open_session(path, threads)
-    found = _encode(session, texts, alone_tokens, "int8", progress)
+    found = _encode(session, texts, max_dense_tokens, "int8", progress)
     cosines = (reference * found).sum(axis=1)
     sample = spread(
-        [index for index, text in enumerate(texts) if len(text) <= ALONE_TOKENS], texts, ALONE_TEXTS
+        [index for index, text in enumerate(texts) if len(text) <= MAX_DENSE_TOKENS], texts, ALONE_TEXTS
     )
     alone = min((float(found[i] @ _unit(onnx_means(session, [texts[i]])[0])) for i in sample), default=1.0)
     worst = int(cosines.argmin())
@@ -266,17 +266,17 @@ def spread(indices: Sequence[int], texts: Sequence[Sequence[int]], count: int) -
 
 
 def batches_by_length(
-    lengths: Sequence[int], alone_tokens: int | None, budget: int = BATCH_TOKENS
+    lengths: Sequence[int], max_dense_tokens: int | None, budget: int = BATCH_TOKENS
 ) -> Iterator[list[int]]:
     """
     :param lengths: tokens of each text.
-    :param alone_tokens: longer texts come alone; None: never for that reason.
+    :param max_dense_tokens: longer texts come alone; None: never for that reason.
     :param budget: padded tokens a batch, unless one text has more.
     :return: indices of the texts of each batch, the shortest texts first.
     """
     batch: list[int] = []
     for index in sorted(range(len(lengths)), key=lambda index: (lengths[index], index)):
-        alone = alone_tokens is not None and lengths[index] > alone_tokens
+        alone = max_dense_tokens is not None and lengths[index] > max_dense_tokens
         if batch and (alone or (len(batch) + 1) * lengths[index] > budget):
             yield batch
             batch = []
@@ -288,7 +288,7 @@ def batches_by_length(
 def _encode(
     session: onnxruntime.InferenceSession,
     texts: Sequence[Sequence[int]],
-    alone_tokens: int | None,
+    max_dense_tokens: int | None,
     what: str,
     progress: Progress,
 ) -> NDArray[np.float64]:
@@ -296,7 +296,7 @@ def _encode(
     vectors: list[NDArray[np.float64] | None] = [None] * len(texts)
     started = reported = time.monotonic()
     done = 0
-    for batch in batches_by_length([len(text) for text in texts], alone_tokens):
+    for batch in batches_by_length([len(text) for text in texts], max_dense_tokens):
         for index, mean in zip(batch, onnx_means(session, [texts[index] for index in batch]), strict=True):
             vectors[index] = _unit(mean)
         done += len(batch)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         TextTooLongError,
     )
     from .manifest import Manifest
-    from .tokenizer import WordPiece
+    from .tokenization.wordpiece import WordPiece
 
 __version__ = "0.1.0"
 
@@ -34,7 +34,7 @@ _HOME = {
     "OutputError": "errors",
     "TextTooLongError": "errors",
     "Tokens": "embedder",
-    "WordPiece": "tokenizer",
+    "WordPiece": "tokenization.wordpiece",
 }
 
 __all__ = [

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
 # Budget of one batch, in token equivalents: its activations then stay in the processor's cache. 4096 takes 1.15 to
 # 1.2 times as long a token; below 512 the many small nodes begin to cost.
 BATCH_TOKENS = 1024
-SIDE_BY_SIDE_TOKENS = 512  # the most where each thread has a batch of its own
+PARALLEL_BATCH_TOKENS = 512  # the most where each thread has a batch of its own
 ATTENTION_TOKENS = 512  # length at which attention costs as much as everything else
 WASTE_TOKENS = 64  # padding worth accepting to save one more run, in token equivalents
 
@@ -34,7 +34,7 @@ def plan(
     *,
     batch_tokens: int = BATCH_TOKENS,
     batch_size: int | None = None,
-    alone_tokens: int | None = None,
+    max_dense_tokens: int | None = None,
 ) -> list[list[int]]:
     """Batches of text numbers, longest texts first.
 
@@ -44,7 +44,7 @@ def plan(
     :param lengths: tokens of each text, as they will be run.
     :param batch_tokens: budget of a batch in token equivalents; a text above it runs alone.
     :param batch_size: most texts in a batch; None for no limit.
-    :param alone_tokens: texts with more tokens than this run alone, without padding; None for no such limit.
+    :param max_dense_tokens: texts with more tokens than this run alone, without padding; None for no such limit.
     :return: numbers into `lengths`; each appears once. In a batch the first is the longest.
     """
     batches: list[list[int]] = []
@@ -58,7 +58,7 @@ def plan(
             batch = []
             batches.append(batch)
             row_cost, waste = own_cost, 0.0
-            alone = alone_tokens is not None and lengths[index] > alone_tokens
+            alone = max_dense_tokens is not None and lengths[index] > max_dense_tokens
             room = 1 if alone else max(1, int(batch_tokens / own_cost))
             if batch_size is not None:
                 room = min(room, batch_size)
@@ -85,3 +85,49 @@ def pad(
     real = positions < lengths[:, None]
     ids[~real] = pad_id
     return ids, real.astype(np.int64)
+
+
+def run_parallel(work: Callable[[int], None], count: int, threads: int) -> None:
+    """Call work(0) ... work(count - 1), in that order of starting, from several threads of which this one is one.
+
+    For many batches, each computed by one thread instead of each by all. Threads that share one batch wait for each
+    other at every operation, and leave the small ones to one of them. With several batches at hand none waits: 8 to
+    12 % less time on 2 quiet cores, a quarter less where others use them too.
+
+    :param work: safe to call from several threads at once.
+    :param count: how many calls.
+    :param threads: how many threads.
+    :raises Exception: what a call raised, the first call's if several did; no call starts after that, and those under
+        way have ended.
+    """
+    from threading import Lock, Thread
+
+    lock = Lock()
+    jobs = iter(range(count))
+    failures: list[tuple[int, BaseException]] = []
+
+    def run() -> None:
+        while True:
+            with lock:
+                job = None if failures else next(jobs, None)
+            if job is None:
+                return
+            try:
+                work(job)
+            except BaseException as error:
+                with lock:
+                    failures.append((job, error))
+
+    helpers = [Thread(target=run, name=f"jinabert-{number}", daemon=True) for number in range(1, threads)]
+    try:
+        for helper in helpers:
+            helper.start()
+        run()
+    except BaseException as error:  # interrupted between two calls, or no more threads to be had
+        with lock:
+            failures.append((-1, error))
+    for helper in helpers:
+        if helper.ident is not None:
+            helper.join()
+    if failures:
+        raise min(failures, key=lambda failure: failure[0])[1]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .session import Session
-    from .tokenizer import WordPiece
+    from .tokenization.wordpiece import WordPiece
 
 WINDOW_OVERLAP = 512  # tokens that neighbouring windows share, at most a quarter of a window
 

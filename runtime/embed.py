@@ -65,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
         default="strict",
         help="invalid UTF-8 in the input: strict refuses it, replace reads it as U+FFFD (default: %(default)s)",
     )
-    add("--model", metavar="DIR", help="model folder made by python -m export (default: the embedded model)")
+    add("--model", metavar="DIR", help="model folder made by python -m export (default: the bundled model)")
     add("--verify", action="store_true", help="compare the SHA-256 of the model's files before using it")
     add("--output", metavar="FILE", help="write to FILE (complete or not at all) instead of standard output")
     add("--force", action="store_true", help="replace FILE if it exists")
@@ -172,7 +172,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from . import writing
+    from .cli import writing
     from .embedder import Embedder
 
     output = writing.OutputFile(options.output, options.force) if options.output is not None else None
@@ -215,7 +215,7 @@ class Totals:
         self.seconds = 0.0
         terminal = sys.stderr is not None and sys.stderr.isatty()
         if not options.quiet and (terminal if options.progress is None else options.progress):
-            from .progress import Progress
+            from .cli.progress import Progress
 
             self._progress = Progress(len(options.texts) or None)
 
@@ -268,7 +268,7 @@ class Totals:
 
 
 def _windows(options: argparse.Namespace) -> Iterator[list[str]]:
-    from . import reading
+    from .cli import reading
 
     yield from reading.in_windows(_texts(options))
 
@@ -295,7 +295,7 @@ def _open(name: str) -> BinaryIO:
 
 
 def _read(stream: BinaryIO, name: str, key: str | None, errors: str) -> Iterator[str]:
-    from . import reading
+    from .cli import reading
 
     source = reading.lines(stream, name, errors)
     return reading.field(source, name, key) if key is not None else source

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 import numpy as np
 
 from . import batching, pooling
-from .embedded import embedded_model
+from .bundled import bundled_model
 from .errors import InputError, ModelError, TextTooLongError
 from .manifest import VOCABULARY, Manifest, check_files, load_manifest
+from .resources import default_threads
 from .session import Session
-from .threads import default_threads
-from .tokenizer import WordPiece
+from .tokenization.wordpiece import WordPiece
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from .chunking import Chunk
-    from .progress import Progress
+    from .cli.progress import Progress
 
 SHRINK_BATCHES = 8  # encode gives memory back at its end if it took this many batches: then that costs little
 PARALLEL_TOKENS = 8192  # from here on an encode is worth opening a second session for, see parallel.py
@@ -62,14 +62,14 @@ class Embedder:
     ) -> None:
         """Load a model folder: check its files, read the vocabulary, open the graph.
 
-        :param model: model folder made by `python -m export`; None for the embedded model.
+        :param model: model folder made by `python -m export`; None for the bundled model.
         :param threads: threads to compute with; None for as many processors as this process may use.
         :param verify: compare the SHA-256 of each file too, not only its size and checksum.
         :raises ModelError: the folder or a file in it is missing, damaged or of another kind.
         :raises InputError: threads is not a positive number.
         """
         threads = default_threads() if threads is None else _whole("threads", threads, least=1)
-        self._folder = embedded_model() if model is None else os.fspath(model)
+        self._folder = bundled_model() if model is None else os.fspath(model)
         self._manifest = load_manifest(self._folder)
         check_files(self._folder, self._manifest, verify)
         vocabulary = os.path.join(self._folder, VOCABULARY)
@@ -195,7 +195,7 @@ class Embedder:
         vectors = np.empty((len(lengths), self.dimension), np.float32)
         progress = None
         if show_progress:
-            from .progress import Progress
+            from .cli.progress import Progress
 
             progress = Progress(len(lengths))
         try:
@@ -355,22 +355,22 @@ class Embedder:
     ) -> None:
         """Fill `vectors`, longest texts first, in batches one after the other or, where there are many, side by
         side."""
-        threads, alone_tokens = self._session.threads, self._manifest.alone_tokens
+        threads, max_dense_tokens = self._session.threads, self._manifest.max_dense_tokens
         several = threads > 1 and len(flat) >= PARALLEL_TOKENS
         if several:
-            batch_tokens = min(batch_tokens, batching.SIDE_BY_SIDE_TOKENS)
+            batch_tokens = min(batch_tokens, batching.PARALLEL_BATCH_TOKENS)
         plan = batching.plan(
-            lengths, batch_tokens=batch_tokens, batch_size=batch_size, alone_tokens=alone_tokens
+            lengths, batch_tokens=batch_tokens, batch_size=batch_size, max_dense_tokens=max_dense_tokens
         )
         all_ids, all_lengths = np.frombuffer(flat, np.int32), np.array(lengths, np.int64)
         starts = np.cumsum(all_lengths) - all_lengths
 
-        def embed(number: int, side_by_side: bool = False) -> None:
+        def embed(number: int, batch_parallel: bool = False) -> None:
             batch = plan[number]
             own = all_lengths[batch]
             ids, mask = batching.pad(all_ids, starts[batch], own, self._tokenizer.pad_id)
             last_of_many = number == len(plan) - 1 >= SHRINK_BATCHES - 1
-            hidden = self._session.run(ids, mask, shrink=last_of_many, side_by_side=side_by_side)
+            hidden = self._session.run(ids, mask, shrink=last_of_many, batch_parallel=batch_parallel)
             result = pooling.finish(pooling.means(hidden, own), normalize)
             pooling.check_finite(result, "texts", batch)
             vectors[batch] = result
@@ -378,19 +378,19 @@ class Embedder:
                 progress.add(len(batch), int(own.sum()))
 
         # Texts in blocks take all threads, and the last batch gives memory back when the others are done with it.
-        first = sum(alone_tokens is not None and lengths[batch[0]] > alone_tokens for batch in plan)
+        first = sum(max_dense_tokens is not None and lengths[batch[0]] > max_dense_tokens for batch in plan)
         end = max(first, len(plan) - 1)
         several = several and end - first >= PARALLEL_BATCHES * threads
         for number in range(first if several else len(plan)):
             embed(number)
         if several:
-            from .parallel import spread
+            from .batching import run_parallel
 
-            self._session.prepare_side_by_side()
+            self._session.open_single_thread_session()
             try:
-                spread(lambda number: embed(first + number, side_by_side=True), end - first, threads)
+                run_parallel(lambda number: embed(first + number, batch_parallel=True), end - first, threads)
             finally:
-                self._session.release_side_by_side()
+                self._session.close_single_thread_session()
             embed(end)
 
     def _limit(self, max_length: int | None) -> int:

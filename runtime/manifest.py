@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST, MODEL, MODEL_DATA, VOCABULARY = "manifest.json", "model.onnx", "model.onnx.data", "vocab.txt"
 MAX_MANIFEST_BYTES = 4 << 20  # a real one has a few kilobytes
 MAX_DIMENSION = 1 << 16  # far beyond any model, and room for the vectors can still be made
@@ -51,7 +51,7 @@ class Manifest(NamedTuple):
     lower_case: bool
     precision: str  # "int8" or "fp32"
     scheme: str | None
-    alone_tokens: int | None  # texts with more tokens run alone; None: the graph has no blocks
+    max_dense_tokens: int | None  # texts with more tokens run alone; None: the graph has no blocks
     files: Mapping[str, FileFacts]
     document: Mapping[str, Any]  # the whole of manifest.json
 
@@ -103,6 +103,11 @@ def _checked(path: str, document: object) -> Manifest:
     version = document.get("schema_version")
     if type(version) is not int or version < 1:
         raise ModelError(f"{path}: schema_version is {_shown(version)}, not a whole number: {EXPORT_AGAIN}")
+    if version < SCHEMA_VERSION:
+        raise ModelError(
+            f"{path}: schema_version {version} is older than the {SCHEMA_VERSION} this release reads: "
+            "export the model again"
+        )
     if version > SCHEMA_VERSION:
         raise ModelError(
             f"{path}: schema_version {version} is newer than the {SCHEMA_VERSION} this release reads: "
@@ -157,7 +162,7 @@ def _checked(path: str, document: object) -> Manifest:
     text("pooling", document.get("pooling"), ("mean",))
     tokenizer = table("tokenizer", document.get("tokenizer"))
     text("tokenizer.type", tokenizer.get("type"), ("wordpiece",))
-    scheme, alone_tokens = document.get("scheme"), document.get("alone_tokens")
+    scheme, max_dense_tokens = document.get("scheme"), document.get("max_dense_tokens")
     manifest = Manifest(
         name=text("name", document.get("name")),
         dimension=number("dimension", document.get("dimension"), most=MAX_DIMENSION),
@@ -170,7 +175,7 @@ def _checked(path: str, document: object) -> Manifest:
         lower_case=flag("tokenizer.lower_case", tokenizer.get("lower_case")),
         precision=text("precision", document.get("precision"), ("int8", "fp32")),
         scheme=None if scheme is None else text("scheme", scheme, ("per-token", "optimum")),
-        alone_tokens=None if alone_tokens is None else number("alone_tokens", alone_tokens),
+        max_dense_tokens=None if max_dense_tokens is None else number("max_dense_tokens", max_dense_tokens),
         files=files,
         document=document,
     )

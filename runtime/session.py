@@ -19,7 +19,7 @@ import numpy as np
 
 from .errors import JinaBertError, ModelError, OutOfMemoryError
 from .manifest import EXPORT_AGAIN, MODEL
-from .threads import spins
+from .resources import may_spin
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,7 +43,7 @@ CONFIG_ENTRIES = {
     # opened does not keep a processor busy that the process needs: 30 ms less from start to first vector on 2 cores.
     "session.intra_op.spin_duration_us": "500",
 }
-SPINNING = "session.intra_op.allow_spinning"  # threads.spins() decides
+SPINNING = "session.intra_op.allow_spinning"  # resources.may_spin() decides
 LOG_SEVERITY = 4  # fatal: whatever is an error reaches us as an exception too, and standard error stays ours
 
 _arena_registered = False
@@ -83,7 +83,7 @@ class Session:
         options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, GRAPH_OPTIMIZATION)
         options.enable_mem_pattern = MEMORY_PATTERN
         options.log_severity_level = LOG_SEVERITY
-        settings = {SPINNING: "1" if spins() else "0", **CONFIG_ENTRIES}
+        settings = {SPINNING: "1" if may_spin() else "0", **CONFIG_ENTRIES}
         if _forked:
             settings[SHARED_ARENA] = "0"
         for key, value in settings.items():
@@ -107,15 +107,15 @@ class Session:
             )
         return handle
 
-    def prepare_side_by_side(self) -> None:
-        """Open what `run(..., side_by_side=True)` runs on; some 20 ms, and the memory of the int8 weights once more.
+    def open_single_thread_session(self) -> None:
+        """Open what `run(..., batch_parallel=True)` runs on; some 20 ms, and the memory of the int8 weights once more.
 
         :raises OutOfMemoryError: onnxruntime could not allocate.
         """
         if self._single is None and not self._closed:
             self._single = self._open(1)
 
-    def release_side_by_side(self) -> None:
+    def close_single_thread_session(self) -> None:
         """Give that memory back; runs that another thread has under way or still starts go on, on all threads."""
         self._single = None
 
@@ -125,7 +125,7 @@ class Session:
         mask: NDArray[np.int64],
         *,
         shrink: bool = False,
-        side_by_side: bool = False,
+        batch_parallel: bool = False,
     ) -> NDArray[np.float32]:
         """Token vectors of one batch.
 
@@ -133,13 +133,14 @@ class Session:
         :param mask: [B, L], 1 for a token and 0 for padding.
         :param shrink: give memory that is not needed any more back to the system afterwards; done after a long
             text anyway.
-        :param side_by_side: compute with this thread alone, since others do so too; prepare_side_by_side came first.
+        :param batch_parallel: compute with this thread alone, since others do so too;
+            open_single_thread_session came first.
         :return: [B, L, D] float32; rows of padding hold anything.
         :raises JinaBertError: after close().
         :raises OutOfMemoryError: onnxruntime could not allocate.
         :raises ModelError: onnxruntime failed, or the output's shape is not the manifest's.
         """
-        handle = (self._single if side_by_side else None) or self._handle
+        handle = (self._single if batch_parallel else None) or self._handle
         if handle is None:
             if self._closed:
                 raise JinaBertError("this Embedder is closed: make a new one")

@@ -12,7 +12,7 @@ import itertools
 import sys
 import time
 
-from runtime.tokenizer import WordPiece
+from runtime.tokenization.wordpiece import WordPiece
 from tests.wordpiece import mismatches, random_texts, reference, vocabulary
 
 

@@ -1,4 +1,4 @@
-"""Write runtime/unicode_tables.py: what BERT's normaliser does with each character, asked of `tokenizers` itself.
+"""Write runtime/tokenization/unicode_tables.py: what BERT's normaliser does with a character, as `tokenizers` has it.
 
     python -m tests.make_unicode_tables
 
@@ -22,13 +22,12 @@ TARGET = Path(__file__).parent.parent / "runtime" / "unicode_tables.py"
 CODE_POINTS = [code for code in range(0x80, 0x110000) if not 0xD800 <= code < 0xE000]
 SURROGATES = range(0xD800, 0xE000)  # `tokenizers` never sees one: they count as U+FFFD, which is removed
 HANGUL = range(0xAC00, 0xD7A4)  # decomposed by arithmetic at run time
-REMOVED, SPACE, IDEOGRAPH, PUNCTUATION, MARK = range(1, 6)  # the kinds of runtime/characters.py
+REMOVED, SPACE, IDEOGRAPH, PUNCTUATION, MARK = range(1, 6)  # the kinds of runtime/tokenization/characters.py
 SEPARATOR = "\U0010fffe"
 
 TEMPLATE = '''"""What BERT's normaliser does with each character outside ASCII. Written by tests/make_unicode_tables.py.
 
-Not to be edited by hand. runtime/characters.py says what is in it and unpacks it when the first character outside
-ASCII arrives.
+Not to be edited by hand. characters.py says what is in it and unpacks it at the first character outside ASCII.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ PACKED = """\\
 def kinds() -> dict[int, int]:
     """Code point -> kind, for those that are not ordinary.
 
-    :return: Kinds as `runtime.characters` numbers them.
+    :return: Kinds as `runtime.tokenization.characters` numbers them.
     """
     cased: Any = normalizers.BertNormalizer(lowercase=False)
     uncased: Any = normalizers.BertNormalizer()

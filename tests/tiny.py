@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from runtime.manifest import content_checksum, file_facts
+from runtime.manifest import SCHEMA_VERSION, content_checksum, file_facts
 
 DIMENSION = 16
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -88,7 +88,7 @@ def write_manifest(folder: Path, **changes: Any) -> None:
     """Write a manifest.json that fits the other files of the folder."""
     names = sorted(path.name for path in folder.iterdir() if path.name != "manifest.json")
     document: dict[str, Any] = {
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "name": "tiny",
         "architecture": "jinabert",
         "source": {"name": "tests", "revision": None, "sha256": {}},
@@ -103,7 +103,7 @@ def write_manifest(folder: Path, **changes: Any) -> None:
         "tokenizer": {"type": "wordpiece", "lower_case": True},
         "precision": "fp32",
         "scheme": None,
-        "alone_tokens": 24,
+        "max_dense_tokens": 24,
         "made_with": {},
         "files": {name: file_facts(folder / name)._asdict() for name in names},
         "verification": {},

@@ -37,7 +37,7 @@ def make_folder(checkpoint: Path, output: Path, precision: str) -> Path:
             **pipeline.shape(model.config, vocabulary),
             "precision": precision,
             "scheme": "per-token" if precision == "int8" else None,
-            "alone_tokens": graph.alone_tokens(model.config.num_attention_heads),
+            "max_dense_tokens": graph.max_dense_tokens(model.config.num_attention_heads),
             "made_with": {},
             "verification": {},
         }

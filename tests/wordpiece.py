@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.tokenizer import WordPiece
+from runtime.tokenization.wordpiece import WordPiece
 from tests.paths import MODELS, SHARED
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ Encoded = tuple[list[int], list[tuple[int, int]]]
 
 
 def vocabulary() -> Path | None:
-    """:return: The published vocabulary, of the embedded model or beside the checkout; None where neither is."""
+    """:return: The published vocabulary, of the bundled model or beside the checkout; None where neither is."""
     places = [*sorted(MODELS.glob("*/vocab.txt")), SHARED / "data" / "vocab.txt"]
     return next((place for place in places if place.is_file()), None)
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from export.distill.decontaminate import build, evaluation_texts, words
 from export.distill.recipe import Recipe, Source
 from export.errors import ExportError
-from runtime.tokenizer import WordPiece
+from runtime.tokenization.wordpiece import WordPiece
 
 __all__ = ["CLS", "SEP", "Batch", "Corpus", "batches", "load_corpus", "second_texts"]
 

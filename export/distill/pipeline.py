@@ -20,8 +20,8 @@ from export.distill.initialize import attention_distances, freeze_spare_dimensio
 from export.distill.recipe import Recipe, load_recipe
 from export.errors import ExportError
 from export.modeling import JinaBertModel
-from runtime.threads import default_threads
-from runtime.tokenizer import WordPiece
+from runtime.resources import default_threads
+from runtime.tokenization.wordpiece import WordPiece
 
 __all__ = ["DistillJob", "distill"]
 

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from export.distill.teachers import mean
 from export.modeling import JinaBertModel
-from runtime.tokenizer import WordPiece
+from runtime.tokenization.wordpiece import WordPiece
 
 __all__ = ["encode", "write"]
 

@@ -6,6 +6,6 @@ encoder layer, all rows at once), ``windows`` and ``blocks`` (the layers in bloc
 (the whole graph).
 """
 
-from export.graph.rewrite import ALONE_TOKENS, alone_tokens, product_names, rewrite
+from export.graph.rewrite import MAX_DENSE_TOKENS, max_dense_tokens, product_names, rewrite
 
-__all__ = ["ALONE_TOKENS", "alone_tokens", "product_names", "rewrite"]
+__all__ = ["MAX_DENSE_TOKENS", "max_dense_tokens", "product_names", "rewrite"]

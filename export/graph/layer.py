@@ -1,4 +1,4 @@
-"""One encoder layer with all rows at once: what batches, and texts up to ``alone_tokens`` tokens, run through.
+"""One encoder layer with all rows at once: what batches, and texts up to ``max_dense_tokens`` tokens, run through.
 
 MultiHeadAttention computes softmax(q·kᵀ + alibi + mask)·v in one node, and its result for a text does not depend on
 its batch mates or on padding at its right. Products apart for q, k, v and for gate, up, because Split copies.

@@ -3,7 +3,7 @@
 The coarse trace holds each layer as one node ``jinabert::Layer`` (see export.trace). The layers are written out twice,
 in the two branches of one If:
 
-* batches, and texts of up to ``alone_tokens`` tokens: ``layer.short_layer``;
+* batches, and texts of up to ``max_dense_tokens`` tokens: ``layer.short_layer``;
 * one text of more than that, without padding: ``blocks.long_layers``.
 
 The branch depends on nothing but a text's own length as long as such texts run alone, as the runtime runs them.
@@ -30,10 +30,10 @@ from export.graph.weights import MATRICES, Arrays, Shape, quantize_table, quanti
 from export.graph.windows import grid
 from export.modeling import LAYER_WEIGHTS, alibi_slopes
 
-__all__ = ["ALONE_TOKENS", "EMBEDDINGS", "alone_tokens", "product_names", "rewrite"]
+__all__ = ["EMBEDDINGS", "MAX_DENSE_TOKENS", "max_dense_tokens", "product_names", "rewrite"]
 
-ALONE_TOKENS = 1024  # about where blocks begin to be faster than one piece
-ALONE_HEADS = 8  # that ALONE_TOKENS is right for
+MAX_DENSE_TOKENS = 1024  # about where blocks begin to be faster than one piece
+ALONE_HEADS = 8  # that MAX_DENSE_TOKENS is right for
 EMBEDDINGS = "embeddings.word_embeddings"  # the embedding table's name among the products
 Float = NDArray[np.float32]
 
@@ -53,14 +53,14 @@ class _Model:
         return np.array(alibi_slopes(self.shape.heads), np.float32)
 
 
-def alone_tokens(heads: int) -> int:
+def max_dense_tokens(heads: int) -> int:
     """Up to how many tokens a text runs in one piece.
 
     :param heads: of the model.
-    :return: ALONE_TOKENS with up to 8 heads; with more so many fewer that the scores, heads x tokens², take the same
-        memory.
+    :return: MAX_DENSE_TOKENS with up to 8 heads; with more heads so many fewer that the scores, heads x tokens²,
+        take the same memory.
     """
-    most = math.isqrt(ALONE_TOKENS**2 * ALONE_HEADS // max(ALONE_HEADS, heads))
+    most = math.isqrt(MAX_DENSE_TOKENS**2 * ALONE_HEADS // max(ALONE_HEADS, heads))
     return most - most % 64
 
 
@@ -114,7 +114,7 @@ def rewrite(
         long_branch = long.graph("long", [], [value(long_output, FLOAT, axes)])
         g(
             "If",
-            _is_long(g, sizes, alone_tokens(model.shape.heads)),
+            _is_long(g, sizes, max_dense_tokens(model.shape.heads)),
             then_branch=long_branch,
             else_branch=short_branch,
         )
@@ -231,7 +231,7 @@ def _is_long(g: Builder, shape: str, limit: int) -> str:
 
     :param g: where to write.
     :param shape: int64 [2], batch and length.
-    :param limit: ``alone_tokens``.
+    :param limit: ``max_dense_tokens``.
     :return: name of a bool scalar.
     """
     unpadded = g("ReduceMin", g("Reshape", "attention_mask", np.array([-1])), keepdims=1)

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from export.errors import ExportError
 from export.package import archive, contents, trial, wheels
-from runtime.embedded import embedded_model
+from runtime.bundled import bundled_model
 from runtime.errors import JinaBertError
 
 EXAMPLES = """\
@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--python", metavar="X.Y", default="3.12", help="version of Python (default: 3.12)")
     options.add_argument("--layer", action="store_true", help="a Lambda layer: everything below python/")
     options.add_argument(
-        "--model", metavar="DIR", type=Path, help="model folder (default: the embedded model)"
+        "--model", metavar="DIR", type=Path, help="model folder (default: the bundled model)"
     )
     options.add_argument("--numpy", metavar="V", help="version (default: the newest)")
     options.add_argument("--onnxruntime", metavar="V", help="version (default: the newest)")
@@ -98,7 +98,7 @@ def build(arguments: argparse.Namespace) -> list[str]:
     if arguments.wheels is not None and not arguments.wheels.is_dir():
         raise ExportError(f"--wheels {arguments.wheels}: no such folder")
     archive.check_target(output, force=arguments.force)
-    model = arguments.model or Path(embedded_model())
+    model = arguments.model or Path(bundled_model())
     interpreter = trial.interpreter_for(arguments.arch, arguments.python, arguments.interpreter)
     versions = {
         name: value

@@ -99,7 +99,7 @@ def parser() -> argparse.ArgumentParser:
 
     group = options.add_argument_group("vectors")
     add = group.add_argument
-    add("--model", metavar="DIR", help="model folder made by python -m export (default: the embedded model)")
+    add("--model", metavar="DIR", help="model folder made by python -m export (default: the bundled model)")
     add("--verify", action="store_true", help="compare the SHA-256 of the model's files before using it")
     add("--max-length", type=int, metavar="N", help="most tokens of a text (default: the model's)")
     add(

@@ -12,8 +12,8 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from runtime import memory
-from runtime.threads import MAX_DEFAULT_THREADS, cgroup_quota
+from runtime.api import budget
+from runtime.resources import MAX_DEFAULT_THREADS, cpu_quota, memory_limit
 
 from .processes import Settings
 
@@ -47,7 +47,7 @@ def choose(
         free = _memory(root)
         if free is not None:
             each = (
-                PROCESS_BYTES + memory.model_bytes(manifest) + memory.run_bytes(max_length, manifest, threads)
+                PROCESS_BYTES + budget.model_bytes(manifest) + budget.run_bytes(max_length, manifest, threads)
             )
             fit = max(1, free // each - 1)  # the parent is one more, though without a model
             if fit < processes:
@@ -60,12 +60,12 @@ def _processors(root: str) -> int:
         count = len(os.sched_getaffinity(0))
     except (AttributeError, OSError):  # not Linux
         count = os.cpu_count() or 1
-    quota = cgroup_quota(root)
+    quota = cpu_quota(root)
     return count if quota is None else max(1, min(count, int(quota + 0.5)))
 
 
 def _memory(root: str) -> int | None:
-    limits = [memory.limit(root)]
+    limits = [memory_limit(root)]
     with contextlib.suppress(AttributeError, ValueError, OSError):  # not to be told here
         limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     return min((limit for limit in limits if limit is not None), default=None)

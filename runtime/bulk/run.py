@@ -7,7 +7,7 @@ import importlib
 import os
 from typing import TYPE_CHECKING
 
-from runtime.embedded import embedded_model
+from runtime.bundled import bundled_model
 from runtime.embedder import MIN_MAX_LENGTH
 from runtime.errors import InputError
 from runtime.manifest import check_files, load_manifest
@@ -47,8 +47,8 @@ def run(options: argparse.Namespace, say: Callable[[object], None]) -> int:
     """
     _check_numbers(options)
     engine = _engine(options.engine)
-    model = load_manifest(options.model or embedded_model())
-    check_files(options.model or embedded_model(), model, options.verify)
+    model = load_manifest(options.model or bundled_model())
+    check_files(options.model or bundled_model(), model, options.verify)
     files = inputs.find(options.input, options.input_format, options.output)
     job = _job(options, files, model)
     check_names(job)

@@ -39,7 +39,7 @@ def embed(
 
     :param text_column: column with the texts; a null has a null for its vector.
     :param vector_column: name of the new column, list<float32>.
-    :param model: model folder that each executor has; None for the embedded model.
+    :param model: model folder that each executor has; None for the bundled model.
     :param threads: of each Python worker; Spark runs one for each core of an executor (spark.task.cpus).
     :param options: of Embedder.encode, such as max_length and overflow.
     :return: RecordBatches in, RecordBatches out, row for row.

@@ -35,7 +35,7 @@ Environment variables, read at import:
                                             message; none: the answer is printed, one JSON line each
 
 A text for which there is not enough memory is answered with 413 and the number of tokens that would fit
-(runtime/memory.py), since a process that takes too much is killed and answers nothing.
+(runtime/api/budget.py), since a process that takes too much is killed and answers nothing.
 """
 
 from __future__ import annotations

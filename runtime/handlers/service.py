@@ -7,14 +7,14 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from runtime import memory
+from runtime.api import budget
+from runtime.api.encoding import encoded
 from runtime.batching import BATCH_TOKENS
-from runtime.embedded import embedded_model
+from runtime.bundled import bundled_model
 from runtime.embedder import MIN_MAX_LENGTH, Embedder
-from runtime.encoding import encoded
 from runtime.errors import InputError, OutOfMemoryError, TextTooLongError
 from runtime.manifest import load_manifest
-from runtime.threads import default_threads
+from runtime.resources import default_threads, rss_bytes
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -66,13 +66,13 @@ class Service:
         """Load the model.
 
         :param settings: of the environment.
-        :raises JinaBertError: the model cannot be loaded, or no text at all fits into memory.
+        :raises JinaBertError: the model cannot be loaded, or no text at all fits into budget.
         """
         self.settings = settings
         self._lock = threading.Lock()
         self.embedder = Embedder(settings.model, threads=_threads(settings))
         self.max_length = settings.max_length or self.embedder.max_tokens
-        self._loaded = memory.resident()
+        self._loaded = rss_bytes()
         if self.longest(0) < MIN_MAX_LENGTH:
             assert settings.memory is not None
             raise OutOfMemoryError(
@@ -88,7 +88,7 @@ class Service:
         """
         if self.settings.memory is None:
             return None
-        return self.settings.memory - self._loaded - memory.SPARE_BYTES - request_bytes
+        return self.settings.memory - self._loaded - budget.SPARE_BYTES - request_bytes
 
     def longest(self, request_bytes: int) -> int:
         """Tokens of the longest text that is answered, by memory and by JINABERT_MAX_LENGTH.
@@ -98,7 +98,7 @@ class Service:
         free = self.free(request_bytes)
         if free is None:
             return self.max_length
-        return memory.longest_text(free, self.max_length, self.embedder.manifest, self.embedder.threads)
+        return budget.longest_text(free, self.max_length, self.embedder.manifest, self.embedder.threads)
 
     def answer_json(self, body: str | bytes) -> tuple[int, dict[str, Any]]:
         """As answer(), from the request's JSON.
@@ -217,13 +217,13 @@ class Service:
         )
 
     def _embed(self, request: Request) -> dict[str, Any]:
-        held = sum(map(len, request.texts)) * memory.CHARACTER_BYTES
-        held += len(request.texts) * self.embedder.dimension * memory.VALUE_BYTES[request.encoding]
+        held = sum(map(len, request.texts)) * budget.CHARACTER_BYTES
+        held += len(request.texts) * self.embedder.dimension * budget.VALUE_BYTES[request.encoding]
         longest, free = self.longest(held), self.free(held)
         batch_tokens = BATCH_TOKENS
         if free is not None:
             batch_tokens = min(
-                batch_tokens, memory.batch_tokens(free, self.embedder.manifest, self.embedder.threads)
+                batch_tokens, budget.batch_tokens(free, self.embedder.manifest, self.embedder.threads)
             )
         tight = longest < request.max_length
         if longest < MIN_MAX_LENGTH:
@@ -287,8 +287,8 @@ def _threads(settings: Settings) -> int | None:
     threads = default_threads()
     if threads == 1:
         return 1
-    manifest = load_manifest(settings.model or embedded_model())
-    return memory.threads_for(settings.memory, threads, settings.max_length or manifest.max_tokens, manifest)
+    manifest = load_manifest(settings.model or bundled_model())
+    return budget.threads_for(settings.memory, threads, settings.max_length or manifest.max_tokens, manifest)
 
 
 def _bad(code: str, message: str) -> RequestError:

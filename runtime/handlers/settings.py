@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from runtime import memory
 from runtime.errors import InputError
+from runtime.resources import MEGABYTE, memory_limit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,7 +16,7 @@ MOST = (1 << 31) - 1
 class Settings(NamedTuple):
     """What the environment asks for."""
 
-    model: str | None  # None: the embedded model
+    model: str | None  # None: the bundled model
     threads: int | None  # None: default_threads()
     warmup: int  # tokens; 0 for none
     max_length: int | None  # tokens; None: the model's
@@ -65,7 +65,7 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         max_texts=number("MAX_TEXTS", 1) or 2048,
         max_bytes=number("MAX_BYTES", 1) or 1_000_000,
         max_response_bytes=number("MAX_RESPONSE_BYTES", 1) or 6_000_000,
-        memory=memory.limit() if megabytes is None else megabytes * memory.MEGABYTE or None,
+        memory=memory_limit() if megabytes is None else megabytes * MEGABYTE or None,
         cors_origin=origin,
         sink=sink,
     )

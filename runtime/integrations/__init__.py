@@ -30,7 +30,7 @@ _loaded: WeakValueDictionary[tuple[str | None, int | None], Embedder] = WeakValu
 def shared_embedder(model: str | os.PathLike[str] | None, threads: int | None) -> Embedder:
     """An Embedder that is loaded once a process, as long as somebody holds it or it is among the last KEPT.
 
-    :param model: model folder; None for the embedded model.
+    :param model: model folder; None for the bundled model.
     :param threads: as in Embedder.
     :return: the one that the same arguments gave before, if it is still there. Do not close it.
     :raises ModelError: the folder or a file in it is missing, damaged or of another kind.

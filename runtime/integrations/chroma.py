@@ -12,7 +12,7 @@ import hashlib
 import os
 from typing import TYPE_CHECKING, Any
 
-from runtime.embedded import embedded_model
+from runtime.bundled import bundled_model
 from runtime.errors import InputError, ModelError
 from runtime.integrations import missing, shared_embedder
 from runtime.manifest import load_manifest
@@ -53,7 +53,7 @@ class JinaBertEmbeddingFunction(EmbeddingFunction):  # type: ignore[misc]
     ) -> None:
         """Only the model folder's manifest is read; the model is loaded by the first call.
 
-        :param model: model folder; None for the embedded model.
+        :param model: model folder; None for the bundled model.
         :param threads: as in Embedder.
         :param max_length: longer texts are cut after this many tokens; None for the model's own maximum.
         :param weights: weights that are wanted, as a collection remembers them; None for what the folder holds.
@@ -108,7 +108,7 @@ class JinaBertEmbeddingFunction(EmbeddingFunction):  # type: ignore[misc]
         return self.max_length or load_manifest(self._folder()).max_tokens
 
     def get_config(self) -> dict[str, Any]:
-        """:return: what a collection keeps; no path of the embedded model is in it."""
+        """:return: what a collection keeps; no path of the bundled model is in it."""
         return {
             "model": self.model,
             "threads": self.threads,
@@ -155,7 +155,7 @@ class JinaBertEmbeddingFunction(EmbeddingFunction):  # type: ignore[misc]
                 )
 
     def _folder(self) -> str:
-        return embedded_model() if self.model is None else self.model
+        return bundled_model() if self.model is None else self.model
 
 
 # Not as a decorator: Chroma 1.0.0's gives nothing back.

@@ -95,7 +95,7 @@ class JinaBertTextEmbedder(_Embedding):
     ) -> None:
         """Nothing is loaded before warm_up or the first run.
 
-        :param model: model folder; None for the embedded model.
+        :param model: model folder; None for the bundled model.
         :param threads: as in Embedder.
         :param max_length: longer texts are cut after this many tokens; None for the model's own maximum.
         :param prefix: put before the text.
@@ -154,7 +154,7 @@ class JinaBertDocumentEmbedder(_Embedding):
     ) -> None:
         """Nothing is loaded before warm_up or the first run.
 
-        :param model: model folder; None for the embedded model.
+        :param model: model folder; None for the bundled model.
         :param threads: as in Embedder.
         :param max_length: longer texts are cut after this many tokens; None for the model's own maximum.
         :param prefix: put before each text.

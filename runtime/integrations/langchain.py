@@ -44,7 +44,7 @@ class JinaBertEmbeddings(Embeddings):  # type: ignore[misc]
     ) -> None:
         """Load the model, or share the one that another adapter of this process has loaded.
 
-        :param model: model folder; None for the embedded model.
+        :param model: model folder; None for the bundled model.
         :param threads: as in Embedder.
         :param max_length: longer texts are cut after this many tokens; None for the model's own maximum.
         :raises ModelError: the folder or a file in it is missing, damaged or of another kind.

@@ -33,7 +33,7 @@ __all__ = ["JinaBertEmbedding", "LateChunking"]
 class JinaBertEmbedding(BaseEmbedding):  # type: ignore[misc]
     """Vectors of length 1 for LlamaIndex. It can be pickled, and loads its model again where it arrives."""
 
-    model: str | None = Field(default=None, description="Model folder; None for the embedded model.")
+    model: str | None = Field(default=None, description="Model folder; None for the bundled model.")
     threads: int | None = Field(default=None, description="Threads; None for as many as the process may use.")
     max_length: int | None = Field(default=None, description="Longer texts are cut after this many tokens.")
     _embedder: Any = PrivateAttr(default=None)
@@ -49,7 +49,7 @@ class JinaBertEmbedding(BaseEmbedding):  # type: ignore[misc]
     ) -> None:
         """Load the model, or share the one that another adapter of this process has loaded.
 
-        :param model: model folder; None for the embedded model.
+        :param model: model folder; None for the bundled model.
         :param threads: as in Embedder.
         :param max_length: longer texts are cut after this many tokens; None for the model's own maximum.
         :param embed_batch_size: texts that LlamaIndex hands over at a time.

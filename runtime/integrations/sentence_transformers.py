@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from runtime.embedder import Embedder
-    from runtime.tokenizer import WordPiece
+    from runtime.tokenization.wordpiece import WordPiece
 
 __all__ = ["SentenceTransformer", "quantize_embeddings"]
 
@@ -48,7 +48,7 @@ class SentenceTransformer:
     ) -> None:
         """Load the model, or share the one that another adapter of this process has loaded.
 
-        :param model_name_or_path: model folder; None for the embedded model. Hub names are not looked up.
+        :param model_name_or_path: model folder; None for the bundled model. Hub names are not looked up.
         :param device: None or "cpu".
         :param prompts: name -> text that is put before each sentence. encode_query uses "query", encode_document
             the first of "document", "passage" and "corpus".

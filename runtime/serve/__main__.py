@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     add = options.add_argument
     add("--host", metavar="ADDRESS", default="127.0.0.1", help="where to listen (default: %(default)s)")
     add("--port", metavar="N", type=int, default=8080, help="0 for any that is free (default: %(default)s)")
-    add("--model", metavar="DIR", help="model folder made by python -m export (default: the embedded model)")
+    add("--model", metavar="DIR", help="model folder made by python -m export (default: the bundled model)")
     add("--verify", action="store_true", help="compare the SHA-256 of the model's files before using it")
     add(
         "--threads",
@@ -153,7 +153,7 @@ def _missing() -> str | None:
 
 
 def _settings(options: argparse.Namespace) -> Settings:
-    from runtime import memory
+    from runtime.resources import MEGABYTE, memory_limit
 
     from .settings import KEY_VARIABLE, Settings, read_keys
 
@@ -180,7 +180,7 @@ def _settings(options: argparse.Namespace) -> Settings:
             f"({options.max_request_tokens}), so such a request could never be answered; raise the one or "
             "lower the other"
         )
-    limit = memory.limit() if options.memory_mb is None else options.memory_mb * memory.MEGABYTE or None
+    limit = memory_limit() if options.memory_mb is None else options.memory_mb * MEGABYTE or None
     return Settings(
         model=options.model,
         threads=options.threads,

@@ -18,12 +18,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from runtime import __version__
-from runtime.encoding import encoded, numbers
+from runtime.api.encoding import encoded, numbers
+from runtime.api.errors import ServiceError, of_model
 
 from . import openapi, schemas
-from .failures import ServiceError, of_model
-from .front import Front, drain, failed, report
 from .metrics import TEXT_FORMAT
+from .middleware import Front, drain, failed, report
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     from .engine import Engine, Prepared
     from .metrics import Metrics
+    from .requests import Work
     from .schemas import EmbeddingRequest, EmbedRequest, TokenizeRequest
-    from .work import Work
 
 INLINE_BYTES = (
     4096  # a body up to this is checked and made tokens at once: quicker than handing it to a thread

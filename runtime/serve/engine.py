@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from runtime import batching, memory
-from runtime.embedded import embedded_model
+from runtime import batching
+from runtime.api import budget
+from runtime.api.errors import ServiceError
+from runtime.bundled import bundled_model
 from runtime.embedder import MIN_MAX_LENGTH, Embedder
 from runtime.errors import InputError, OutOfMemoryError
+from runtime.resources import default_threads, rss_bytes
 from runtime.session import Session
-from runtime.threads import default_threads
 
-from .failures import ServiceError
-from .lane import Lane
 from .late import late_chunks
-from .work import Texts, Whole, Work
+from .queue import Lane
+from .requests import Texts, Whole, Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -54,9 +55,9 @@ class Engine:
 
         :param settings: see there.
         :param metrics: told of batches and cut texts.
-        :raises JinaBertError: the model cannot be loaded, or no text fits into memory.
+        :raises JinaBertError: the model cannot be loaded, or no text fits into budget.
         """
-        folder = embedded_model() if settings.model is None else settings.model
+        folder = bundled_model() if settings.model is None else settings.model
         threads = default_threads() if settings.threads is None else settings.threads
         embedder = Embedder(folder, threads=threads, verify=settings.verify)
         self.settings = settings
@@ -67,8 +68,8 @@ class Engine:
         self.max_length = settings.max_length or embedder.max_tokens
         if self.max_length < MIN_MAX_LENGTH:
             raise InputError(f"--max-length {self.max_length}: at least {MIN_MAX_LENGTH} wanted")
-        self.short_tokens = min(SHORT_TOKENS, manifest.alone_tokens or SHORT_TOKENS)
-        self.batch_tokens = batching.SIDE_BY_SIDE_TOKENS if self.threads > 1 else batching.BATCH_TOKENS
+        self.short_tokens = min(SHORT_TOKENS, manifest.max_dense_tokens or SHORT_TOKENS)
+        self.batch_tokens = batching.PARALLEL_BATCH_TOKENS if self.threads > 1 else batching.BATCH_TOKENS
         self._metrics = metrics
 
         def lane(name: str, opened: Session | None, runners: int, nice: int) -> Lane:
@@ -79,7 +80,7 @@ class Engine:
                 runners=runners,
                 max_tokens=settings.max_queue_tokens,
                 batch_tokens=self.batch_tokens,
-                alone_tokens=manifest.alone_tokens,
+                max_dense_tokens=manifest.max_dense_tokens,
                 pad_id=tokenizer.pad_id,
                 nice=nice,
             )
@@ -95,12 +96,12 @@ class Engine:
             return self.max_length
         free = (
             limit
-            - memory.resident()
-            - memory.SPARE_BYTES
+            - rss_bytes()
+            - budget.SPARE_BYTES
             - self.settings.max_queue_tokens * QUEUE_TOKEN_BYTES
         )
-        free -= self.threads * memory.run_bytes(self.short_tokens, self.manifest)
-        longest = memory.longest_text(free, self.max_length, self.manifest)
+        free -= self.threads * budget.run_bytes(self.short_tokens, self.manifest)
+        longest = budget.longest_text(free, self.max_length, self.manifest)
         if longest < MIN_MAX_LENGTH:
             raise OutOfMemoryError(
                 f"{limit >> 20} MB of memory are too little: lower --threads ({self.threads}) or "

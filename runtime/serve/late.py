@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from runtime.session import Session
-    from runtime.tokenizer import WordPiece
+    from runtime.tokenization.wordpiece import WordPiece
 
 
 class _Tokens:

@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from .failures import ServiceError
+from runtime.api.errors import ServiceError
 
 # A text, texts, token ids, or several texts' token ids; text-embeddings-inference allows texts and ids side by side.
 # JSON does not tell 7.0 from 7.

@@ -14,7 +14,7 @@ KEY_VARIABLE = "JINABERT_API_KEY"
 class Settings(NamedTuple):
     """Options of the command line, checked."""
 
-    model: str | None = None  # folder; None: the embedded model
+    model: str | None = None  # folder; None: the bundled model
     threads: int | None = None  # None: default_threads()
     verify: bool = False
     max_length: int | None = None  # tokens of a text; None: the model's

@@ -36,7 +36,7 @@ BENCHMARKS = {
     "serve": ("serve", "serve", "the HTTP service: beside encode; queries beside a document of 8192 tokens"),
 }
 
-# These judge the embedded model as it is; the others compare exports of one checkpoint, which need not be its own.
+# These judge the bundled model as it is; the others compare exports of one checkpoint, which need not be its own.
 OF_THE_EMBEDDED = {"quality", "rag", "serve", "bulk", "memory"}
 
 EXAMPLES = """\
@@ -109,9 +109,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = parser().parse_args(argv)
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    from runtime.embedded import embedded_model
+    from runtime.bundled import bundled_model
     from runtime.errors import ModelError
-    from runtime.threads import default_threads
+    from runtime.resources import default_threads
     from tests.bench import environments, report
     from tests.bench.artifacts import Artifacts, CheckpointError
     from tests.bench.harness import machine
@@ -129,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             measure: Callable[[Settings], Result] = getattr(import_module(f"tests.bench.{module}"), function)
             start = time.perf_counter()
             try:
-                model = options.model or (Path(embedded_model()) if name in OF_THE_EMBEDDED else None)
+                model = options.model or (Path(bundled_model()) if name in OF_THE_EMBEDDED else None)
                 settings = Settings(
                     artifacts=Artifacts(options.checkpoint, model),
                     threads=threads,

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from runtime.embedded import embedded_model
+from runtime.bundled import bundled_model
 from runtime.manifest import VOCABULARY, load_manifest
 from tests.bench.environments import CACHE
 from tests.paths import ROOT
@@ -40,13 +40,13 @@ class Artifacts:
 
         :param checkpoint: folder in Hugging Face layout.
         :param model: the model folder that our runtime loads; what needs the checkpoint wants it to come from there.
-            None: the int8 export of the checkpoint, or the embedded model where there is no such checkpoint.
+            None: the int8 export of the checkpoint, or the bundled model where there is no such checkpoint.
         :raises ModelError: model cannot be read.
         """
         self._checkpoint = checkpoint
         if model is None:
             model = (
-                self._make_model(checkpoint) if (checkpoint / WEIGHTS).is_file() else Path(embedded_model())
+                self._make_model(checkpoint) if (checkpoint / WEIGHTS).is_file() else Path(bundled_model())
             )
         self.model = model
         self.manifest = load_manifest(model)
@@ -158,7 +158,7 @@ class Artifacts:
     def _make_unblocked(self, folder: Path) -> None:
         from export import graph
 
-        self._write(graph.rewrite(self._coarse(folder), blocked=False), folder, {"alone_tokens": None})
+        self._write(graph.rewrite(self._coarse(folder), blocked=False), folder, {"max_dense_tokens": None})
 
     def _coarse(self, folder: Path) -> Any:
         traced = self._trace(folder / "coarse.onnx", coarse=True)

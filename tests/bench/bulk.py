@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.threads import MAX_DEFAULT_THREADS
-from runtime.tokenizer import WordPiece
+from runtime.resources import MAX_DEFAULT_THREADS
+from runtime.tokenization.wordpiece import WordPiece
 from tests.bench import corpora
 from tests.bench.harness import Finished, WorkerError, finish
 from tests.bench.report import Chart, Result, Table, figure

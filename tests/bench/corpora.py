@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from runtime.tokenizer import WordPiece
+from runtime.tokenization.wordpiece import WordPiece
 from tests.paths import SHARED
 
 __all__ = ["QUERY", "english", "exactly", "mixed", "running", "save", "stsb", "words"]

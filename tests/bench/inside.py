@@ -68,8 +68,8 @@ def parts(embedder: Embedder, request: dict[str, Any]) -> dict[str, Any]:
         for owner, attribute, name in places:
             setattr(owner, attribute, clocked(name, getattr(owner, attribute)))
         for attribute, after in (
-            ("prepare_side_by_side", 1 / embedder.threads),
-            ("release_side_by_side", 1.0),
+            ("open_single_thread_session", 1 / embedder.threads),
+            ("close_single_thread_session", 1.0),
         ):
             before.append((session, attribute, getattr(session, attribute)))
             setattr(

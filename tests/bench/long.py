@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from runtime.tokenizer import WordPiece
+from runtime.tokenization.wordpiece import WordPiece
 from tests.bench import corpora
 from tests.bench.harness import Worker, WorkerError, block, interleave
 from tests.bench.report import Chart, Result, Table, figure

@@ -1,4 +1,4 @@
-"""Small functions: peak memory by length of text next to runtime/memory.py's estimate, the longest text of each memory
+"""Small functions: peak memory by length of text next to budget.py's estimate, the longest text of each memory
 size, and what one thread takes for a text."""
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from runtime import memory
+from runtime.api import budget
 from runtime.manifest import load_manifest
+from runtime.resources import LAMBDA_BYTES, MEGABYTE
 from tests import cgroups
 from tests.bench.environments import python_of
 from tests.bench.harness import environment
@@ -85,11 +86,11 @@ def memory_sizes(settings: Settings) -> Result:
         assert not isinstance(found, int)
         more, estimate = (
             found["peak"] - found["loaded"],
-            memory.run_bytes(tokens, manifest) + memory.SPARE_BYTES,
+            budget.run_bytes(tokens, manifest) + budget.SPARE_BYTES,
         )
         peaks.append({"tokens": tokens, **found, "estimate": estimate})
         megabytes = [
-            f"{value / memory.MEGABYTE:.0f}" for value in (found["loaded"], found["peak"], more, estimate)
+            f"{value / MEGABYTE:.0f}" for value in (found["loaded"], found["peak"], more, estimate)
         ]
         rows.append([f"{tokens:,}", *megabytes, figure(found["seconds"] * 1000, "ms")])
     result.tables.append(table)
@@ -107,7 +108,7 @@ def memory_sizes(settings: Settings) -> Result:
         on_lambda = run(3, AWS_LAMBDA_FUNCTION_MEMORY_SIZE=str(size))
         row = [f"{size} MB", "-" if isinstance(on_lambda, int) else f"{on_lambda['longest']:,}"]
         if reason is None:
-            with cgroups.group("memory", size * memory.MEGABYTE) as group:
+            with cgroups.group("memory", size * MEGABYTE) as group:
                 enter = cgroups.enter(group)
                 inside = run(3, enter=enter)
                 survives = 0
@@ -121,7 +122,7 @@ def memory_sizes(settings: Settings) -> Result:
         rows.append(row)
     result.notes.append(
         "Longest text: a longer one is answered with 413. On Lambda: AWS_LAMBDA_FUNCTION_MEMORY_SIZE, of which "
-        f"{memory.LAMBDA_BYTES >> 20} MB are taken to be Lambda's own."
+        f"{LAMBDA_BYTES >> 20} MB are taken to be Lambda's own."
     )
     result.notes.append(
         reason

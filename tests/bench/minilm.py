@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from runtime.threads import default_threads
-from runtime.tokenizer import WordPiece
+from runtime.resources import default_threads
+from runtime.tokenization.wordpiece import WordPiece
 from tests.paths import SHARED
 
 if TYPE_CHECKING:

@@ -41,7 +41,7 @@ class MTEBModel:
     ) -> None:
         """Load a model folder.
 
-        :param model_name: the model folder; None for the embedded model.
+        :param model_name: the model folder; None for the bundled model.
         :param revision: not used: a folder has one.
         :param device: not used: it runs on the processor.
         :param threads: as in Embedder.
@@ -145,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     options.add_argument(
-        "model", metavar="MODEL", nargs="?", help="model folder (default: the embedded model)"
+        "model", metavar="MODEL", nargs="?", help="model folder (default: the bundled model)"
     )
     options.add_argument(
         "--tasks", metavar="T", nargs="+", default=[], help="names of tasks, as mteb lists them"

@@ -231,10 +231,10 @@ class OpenVino:
 class Products:
     """The limit: the int8 weight products alone, at the shapes of the batches that our runtime would run."""
 
-    def __init__(self, folder: str, vocabulary: str, alone_tokens: int | None, threads: int) -> None:
+    def __init__(self, folder: str, vocabulary: str, max_dense_tokens: int | None, threads: int) -> None:
         import onnxruntime
 
-        from runtime.tokenizer import WordPiece
+        from runtime.tokenization.wordpiece import WordPiece
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -245,7 +245,7 @@ class Products:
         )
         self.widths = [node.shape[2] for node in self.session.get_inputs()]
         self.tokenizer = WordPiece.from_file(vocabulary)
-        self.alone_tokens = alone_tokens
+        self.max_dense_tokens = max_dense_tokens
         self.shapes: dict[int, list[tuple[int, int]]] = {}
         self.random = np.random.default_rng(1)
         self.feeds: dict[int, dict[str, Any]] = {}
@@ -268,7 +268,7 @@ class Products:
             from runtime.batching import plan
 
             lengths = [self.tokenizer.count(text) for text in texts]
-            batches = plan(lengths, alone_tokens=self.alone_tokens)
+            batches = plan(lengths, max_dense_tokens=self.max_dense_tokens)
             self.shapes[key] = [(len(batch), lengths[batch[0]]) for batch in batches]
         for rows, columns in self.shapes[key]:
             self.session.run(None, self.feed(rows, columns))

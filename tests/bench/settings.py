@@ -56,7 +56,7 @@ class Settings:
                 given = {
                     "folder": str(artifacts.products()),
                     "vocabulary": vocabulary,
-                    "alone_tokens": artifacts.manifest.alone_tokens,
+                    "max_dense_tokens": artifacts.manifest.max_dense_tokens,
                 }
             case "torch":
                 given = {"checkpoint": str(artifacts.checkpoint), "vocabulary": vocabulary}

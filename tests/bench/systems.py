@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from runtime import Embedder
 from runtime.manifest import VOCABULARY
-from runtime.tokenizer import WordPiece
+from runtime.tokenization.wordpiece import WordPiece
 from tests.bench.minilm import SHA256, PeerMissingError, load_minilm
 from tests.bench.settings import Settings
 

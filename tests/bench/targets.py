@@ -1,4 +1,4 @@
-"""What the embedded model must reach, and whether it does."""
+"""What the bundled model must reach, and whether it does."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.tokenizer import WordPiece
+from runtime.tokenization.wordpiece import WordPiece
 from tests.bench import corpora
 from tests.bench.harness import Timing, Worker, WorkerError, interleave
 from tests.bench.report import Chart, Result, Table, figure

@@ -1,4 +1,4 @@
-"""Tokens a second of runtime/tokenizer.py next to `tokenizers` on one thread, over real English.
+"""Tokens a second of runtime/tokenization/wordpiece.py next to `tokenizers` on one thread, over real English.
 
     python -m tests.bench.tokenizer [--rounds 5] [--lines 4000]
 
@@ -21,7 +21,7 @@ from collections.abc import Callable
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["RAYON_NUM_THREADS"] = "1"
 
-from runtime.tokenizer import WordPiece
+from runtime.tokenization.wordpiece import WordPiece
 from tests.paths import SHARED
 from tests.wordpiece import reference, vocabulary
 

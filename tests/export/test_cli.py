@@ -84,7 +84,7 @@ def test_the_folder_is_whole_and_says_what_it_is(
     assert (manifest.name, manifest.precision, manifest.scheme) == (f"tiny-{name}", precision, scheme)
     assert (manifest.dimension, manifest.layers, manifest.heads, manifest.intermediate) == (64, 2, 4, 128)
     assert (manifest.vocabulary, manifest.max_tokens, manifest.lower_case) == (64, 8192, True)
-    assert (manifest.alone_tokens is None) == (scheme == "optimum")
+    assert (manifest.max_dense_tokens is None) == (scheme == "optimum")
     document = manifest.document
     assert set(document["source"]["sha256"]) == {"config.json", "model.safetensors"}
     assert {"export", "python", "torch", "transformers", "optimum", "onnx", "onnxruntime", "opset"} <= set(

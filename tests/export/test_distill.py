@@ -23,7 +23,7 @@ from export.distill.noise import noise
 from export.distill.recipe import NoiseFinetuning, Recipe, Source, load_recipe
 from export.distill.training import rate
 from export.errors import ExportError
-from runtime.tokenizer import WordPiece
+from runtime.tokenization.wordpiece import WordPiece
 from tests.paths import ROOT
 
 pytest.importorskip("scipy", reason="needs the `distill` extra")

@@ -14,7 +14,7 @@ import torch
 from export.checkpoint import load_model
 from export.errors import ExportError
 from export.folder import save_model
-from export.graph import ALONE_TOKENS, alone_tokens, product_names, rewrite
+from export.graph import MAX_DENSE_TOKENS, max_dense_tokens, product_names, rewrite
 from export.graph.builder import FLOAT, Builder, value
 from export.graph.tokens import Tokens, normalize
 from export.modeling import JinaBertModel
@@ -64,11 +64,11 @@ def tokens(length: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(5, 60, (1, length))
 
 
-LENGTHS = [1, 2, 3, 100, 513, ALONE_TOKENS, ALONE_TOKENS + 1, 1151, 1152, 1153, 2048, 5000]
+LENGTHS = [1, 2, 3, 100, 513, MAX_DENSE_TOKENS, MAX_DENSE_TOKENS + 1, 1151, 1152, 1153, 2048, 5000]
 
 
 def test_blocks_begin_earlier_with_more_heads() -> None:
-    assert [alone_tokens(heads) for heads in (2, 8, 12, 16)] == [1024, 1024, 832, 704]
+    assert [max_dense_tokens(heads) for heads in (2, 8, 12, 16)] == [1024, 1024, 832, 704]
 
 
 @pytest.mark.parametrize("channels", [32, 24])  # with and without InstanceNormalization
@@ -115,7 +115,7 @@ def test_both_branches_agree(traced: tuple[JinaBertModel, onnx.ModelProto]) -> N
     for precision, worst in (("fp32", 1 - 1e-6), ("int8", 0.9999)):
         blocked = session(rewrite(coarse, precision=precision))
         plain = session(rewrite(coarse, precision=precision, blocked=False))
-        ids = tokens(ALONE_TOKENS + 200)
+        ids = tokens(MAX_DENSE_TOKENS + 200)
         assert (unit(run(blocked, ids)) * unit(run(plain, ids))).sum() > worst
 
 

@@ -13,9 +13,9 @@ LENGTHS = st.lists(st.integers(2, 3000), max_size=300)
 
 @given(LENGTHS, st.integers(1, 20_000), st.none() | st.integers(1, 9), st.none() | st.integers(2, 2000))
 def test_each_text_is_in_one_batch_and_no_limit_is_passed(
-    lengths: list[int], batch_tokens: int, batch_size: int | None, alone_tokens: int | None
+    lengths: list[int], batch_tokens: int, batch_size: int | None, max_dense_tokens: int | None
 ) -> None:
-    batches = plan(lengths, batch_tokens=batch_tokens, batch_size=batch_size, alone_tokens=alone_tokens)
+    batches = plan(lengths, batch_tokens=batch_tokens, batch_size=batch_size, max_dense_tokens=max_dense_tokens)
     assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
     for batch in batches:
         longest = lengths[batch[0]]
@@ -23,7 +23,7 @@ def test_each_text_is_in_one_batch_and_no_limit_is_passed(
         if len(batch) > 1:
             assert len(batch) * cost(longest) <= batch_tokens
             assert batch_size is None or len(batch) <= batch_size
-            assert alone_tokens is None or longest <= alone_tokens
+            assert max_dense_tokens is None or longest <= max_dense_tokens
         waste = sum(cost(longest) - cost(lengths[index]) for index in batch)
         assert waste <= WASTE_TOKENS + 1e-6
 

@@ -83,7 +83,7 @@ def test_json_lines_by_field_or_by_name_of_the_file(run, tiny: Embedder, tmp_pat
 
 
 def test_windows_change_nothing(run, tiny: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.reading.WINDOW_TEXTS", 7)
+    monkeypatch.setattr("runtime.cli.reading.WINDOW_TEXTS", 7)
     texts = [f"{'a ' * (number % 13)}hello" for number in range(50)]
     result = run("--stats", stdin="\n".join(texts).encode())
     assert [row["index"] for row in result.rows] == list(range(50))
@@ -146,7 +146,7 @@ def test_cut_texts_are_reported(run) -> None:
 
 
 def test_overflow_error_names_the_text(run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.reading.WINDOW_TEXTS", 2)
+    monkeypatch.setattr("runtime.cli.reading.WINDOW_TEXTS", 2)
     result = run("--overflow", "error", stdin=b"a\nb\nc\n" + b"d " * 50)
     assert result.status == 2
     assert "text 4 has 52 tokens, more than 32" in result.err
@@ -210,7 +210,7 @@ def test_no_output_file_is_left_by_a_failure(run, tmp_path: Path) -> None:
 
 
 def test_progress_when_asked_for(run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.progress.SECONDS_BETWEEN", 0)
+    monkeypatch.setattr("runtime.cli.progress.SECONDS_BETWEEN", 0)
     assert "2 of 2 texts" in run("a", "b", "--progress").err
     assert "3 texts" in run("--progress", stdin=b"a\nb\nc").err
     assert run("a", "b").err == ""

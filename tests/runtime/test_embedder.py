@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime import Embedder, InputError, ModelError, TextTooLongError
-from runtime.embedded import embedded_model
+from runtime.bundled import bundled_model
 from tests.paths import ROOT
 from tests.tiny import make_model
 
@@ -167,7 +167,7 @@ def test_the_reference_works_names_are_understood(tiny: Embedder) -> None:
 def test_progress_goes_to_standard_error_only_when_asked(
     tiny: Embedder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runtime.progress.SECONDS_BETWEEN", 0)
+    monkeypatch.setattr("runtime.cli.progress.SECONDS_BETWEEN", 0)
     tiny.encode(["a", "b"])
     assert capsys.readouterr() == ("", "")
     tiny.encode(["a", "b c"], show_progress=True)
@@ -248,16 +248,16 @@ def test_an_iterables_own_error_passes_through(tiny: Embedder) -> None:
 def test_the_embedded_model_is_looked_for_in_the_package_then_beside_it(tmp_path: Path) -> None:
     package = tmp_path / "site" / "runtime"
     package.mkdir(parents=True)
-    with pytest.raises(ModelError, match="no embedded model"):
-        embedded_model(str(package))
+    with pytest.raises(ModelError, match="no bundled model"):
+        bundled_model(str(package))
     make_model(tmp_path / "site" / "models" / "beside")
     (tmp_path / "site" / "models" / "no-model").mkdir()
-    assert embedded_model(str(package)) == str(tmp_path / "site" / "models" / "beside")
+    assert bundled_model(str(package)) == str(tmp_path / "site" / "models" / "beside")
     make_model(package / "models" / "inside")
-    assert embedded_model(str(package)) == str(package / "models" / "inside")
+    assert bundled_model(str(package)) == str(package / "models" / "inside")
     make_model(package / "models" / "second")
     with pytest.raises(ModelError, match="several models"):
-        embedded_model(str(package))
+        bundled_model(str(package))
 
 
 def test_a_vector_needs_onnxruntime_and_numpy_and_nothing_else(tiny_folder: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.encoding import encoded, numbers
+from runtime.api.encoding import encoded, numbers
 
 
 @settings(deadline=None)

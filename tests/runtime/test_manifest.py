@@ -43,7 +43,7 @@ def edit(folder: Path, **changes: Any) -> None:
 
 def test_a_good_folder_is_read_whole(folder: Path) -> None:
     manifest = load_manifest(folder)
-    assert (manifest.dimension, manifest.max_tokens, manifest.alone_tokens) == (16, 32, 24)
+    assert (manifest.dimension, manifest.max_tokens, manifest.max_dense_tokens) == (16, 32, 24)
     assert set(manifest.files) == {"model.onnx", "vocab.txt"}
     check_files(folder, manifest, verify=True)
 
@@ -69,7 +69,7 @@ def test_a_manifest_of_endless_size(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("schema_version", 2),
+        ("schema_version", 3),
         ("schema_version", "1"),
         ("schema_version", True),
         ("schema_version", None),
@@ -89,7 +89,7 @@ def test_a_manifest_of_endless_size(folder: Path) -> None:
         ("tokenizer", {"type": "wordpiece", "lower_case": "yes"}),
         ("precision", "fp16"),
         ("scheme", "unheard-of"),
-        ("alone_tokens", 0),
+        ("max_dense_tokens", 0),
         ("files", []),
         ("files", {}),
     ],
@@ -97,6 +97,11 @@ def test_a_manifest_of_endless_size(folder: Path) -> None:
 def test_a_field_of_the_wrong_kind_is_named(folder: Path, field: str, value: object) -> None:
     edit(folder, **{field: value})
     refused(folder, "manifest.json", field)
+
+
+def test_an_older_schema_asks_for_a_new_export(folder: Path) -> None:
+    edit(folder, schema_version=1)
+    refused(folder, "schema_version 1", "export")
 
 
 def test_a_newer_schema_asks_for_a_newer_release(folder: Path) -> None:

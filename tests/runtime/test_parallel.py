@@ -13,7 +13,7 @@ import pytest
 
 import runtime.embedder
 from runtime import Embedder, JinaBertError, OutputError
-from runtime.parallel import spread
+from runtime.batching import run_parallel
 from tests.tiny import make_model
 
 
@@ -26,7 +26,7 @@ def test_every_call_is_made_once_and_several_threads_take_part() -> None:
         seen.append(number)
         names.add(threading.current_thread().name)
 
-    spread(work, 40, threads=3)
+    run_parallel(work, 40, threads=3)
     assert sorted(seen) == list(range(40))
     assert len(names) == 3
 
@@ -41,7 +41,7 @@ def test_the_first_failure_is_raised_and_nothing_starts_after_it() -> None:
             raise ValueError(f"number {number}")
 
     with pytest.raises(ValueError, match="number 1"):
-        spread(work, 100, threads=2)
+        run_parallel(work, 100, threads=2)
     assert len(started) < 10
     assert threading.active_count() == 1 or all("jinabert" not in one.name for one in threading.enumerate())
 
@@ -52,7 +52,7 @@ def test_an_interrupt_is_passed_on() -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        spread(work, 1000, threads=2)
+        run_parallel(work, 1000, threads=2)
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def several(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Embedder:
     return Embedder(tiny_folder, threads=2)
 
 
-TEXTS = [" ".join(["hello"] * (1 + number % 29)) for number in range(200)]  # some above alone_tokens
+TEXTS = [" ".join(["hello"] * (1 + number % 29)) for number in range(200)]  # some above max_dense_tokens
 
 
 def test_vectors_have_the_bits_of_one_text_alone(several: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +69,7 @@ def test_vectors_have_the_bits_of_one_text_alone(several: Embedder, monkeypatch:
     alone: list[bool] = []
 
     def watched(*arguments: Any, **options: Any) -> Any:
-        alone.append(bool(options.get("side_by_side")))
+        alone.append(bool(options.get("batch_parallel")))
         return run(*arguments, **options)
 
     monkeypatch.setattr(several._session, "run", watched)

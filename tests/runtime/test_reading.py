@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime import InputError, reading
+from runtime import InputError
+from runtime.cli import reading
 
 
 def lines(data: bytes, errors: str = "strict") -> list[str]:

@@ -16,11 +16,11 @@ from zlib import crc32
 
 import pytest
 
-from runtime import tokenizer as tokenizer_module
-from runtime.characters import CharacterTable
 from runtime.errors import ModelError
-from runtime.tokenizer import WordPiece
-from runtime.vocabulary import Vocabulary
+from runtime.tokenization import wordpiece as tokenizer_module
+from runtime.tokenization.characters import CharacterTable
+from runtime.tokenization.vocabulary import Vocabulary
+from runtime.tokenization.wordpiece import WordPiece
 from tests.make_tokenizer_golden import (
     CODES_IN_BLOCK,
     all_codes,
@@ -245,7 +245,7 @@ def test_a_full_cache_starts_again(vocabulary_file: Path, monkeypatch: pytest.Mo
     some = [next(texts) for _ in range(300)]
     expected = [WordPiece.from_file(vocabulary_file).encode(text) for text in some[:20]]
     monkeypatch.setattr(tokenizer_module, "_MOST_CHUNKS", 10)
-    monkeypatch.setattr("runtime.characters._MOST_CHARACTERS", 10)
+    monkeypatch.setattr("runtime.tokenization.characters._MOST_CHARACTERS", 10)
     wordpiece = WordPiece.from_file(vocabulary_file)
     for text in some:
         wordpiece.encode(text)
@@ -325,12 +325,13 @@ def test_vocabularies_that_cannot_be_used_are_named(
 def test_ascii_needs_neither_tables_nor_other_packages(vocabulary_file: Path) -> None:
     code = (
         "import sys\n"
-        "from runtime.tokenizer import WordPiece\n"
+        "from runtime.tokenization.wordpiece import WordPiece\n"
         "wordpiece = WordPiece.from_file(sys.argv[1])\n"
         "wordpiece.encode_with_offsets('What [SEP] does unaffable mean? \\x00\\x1f')\n"
-        "print([name for name in ('runtime.unicode_tables', 'numpy', 'onnxruntime', 're') if name in sys.modules])\n"
+        "tables = 'runtime.tokenization.unicode_tables'\n"
+        "print([name for name in (tables, 'numpy', 'onnxruntime', 're') if name in sys.modules])\n"
         "wordpiece.encode('caf\\xe9')\n"
-        "print('runtime.unicode_tables' in sys.modules, 'unicodedata' in sys.modules)\n"
+        "print(tables in sys.modules, 'unicodedata' in sys.modules)\n"
     )
     done = subprocess.run(
         [sys.executable, "-S", "-c", code, str(vocabulary_file)], cwd=ROOT, capture_output=True, text=True

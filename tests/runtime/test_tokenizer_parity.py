@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runtime.tokenizer import WordPiece
+from runtime.tokenization.wordpiece import WordPiece
 from tests.make_tokenizer_golden import EXAMPLES, all_codes, blocks, telling_codes
 from tests.wordpiece import (
     FILES,

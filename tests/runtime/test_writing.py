@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime import InputError
-from runtime.writing import FORMATS, OutputFile, decimals
+from runtime.cli.writing import FORMATS, OutputFile, decimals
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 

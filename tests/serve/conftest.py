@@ -26,7 +26,7 @@ def _extra() -> None:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The embedded model on a loopback port, for texts of up to MAX_LENGTH tokens."""
+    """The bundled model on a loopback port, for texts of up to MAX_LENGTH tokens."""
     if missing:
         pytest.skip("the serve extra is not installed")
     with running(

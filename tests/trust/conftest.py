@@ -13,15 +13,15 @@ from tests.paths import MODELS
 
 @pytest.fixture(scope="session")
 def embedded() -> Path:
-    """Folder of the embedded model."""
+    """Folder of the bundled model."""
     found = [manifest.parent for manifest in MODELS.glob("*/manifest.json")]
     if not found:
-        pytest.skip("no embedded model in models/")
+        pytest.skip("no bundled model in models/")
     return found[0]
 
 
 @pytest.fixture(scope="session")
 def embedder(embedded: Path) -> Iterator[Embedder]:
-    """The embedded model on two threads."""
+    """The bundled model on two threads."""
     with Embedder(embedded, threads=2) as embedder:
         yield embedder

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from runtime import Embedder
-from runtime.tokenizer import WordPiece
+from runtime.manifest import SCHEMA_VERSION
+from runtime.tokenization.wordpiece import WordPiece
 from tests.paths import MODELS
 from tests.trust.texts import long_text, short_texts
 
@@ -27,7 +28,7 @@ WORDS = ["the", "rain", "is", "cold", "today", ",", ".", "sun", "weather"]
 
 
 def int8_texts(tokenizer: WordPiece) -> list[str]:
-    """Texts for the embedded model; the last one runs in blocks."""
+    """Texts for the bundled model; the last one runs in blocks."""
     return [
         "",
         "How is the weather today?",
@@ -60,7 +61,7 @@ def main() -> None:
         (work / "model").mkdir()
         files = folder.save_model(graph.rewrite(traced, precision="fp32"), work / "model")
         manifest = {
-            "schema_version": 1,
+            "schema_version": SCHEMA_VERSION,
             "name": "random-fp32",
             "architecture": "jinabert",
             "source": {"name": "random", "revision": None, "sha256": {}},
@@ -75,7 +76,7 @@ def main() -> None:
             "tokenizer": {"type": "wordpiece", "lower_case": True},
             "precision": "fp32",
             "scheme": None,
-            "alone_tokens": graph.alone_tokens(fields["num_attention_heads"]),
+            "max_dense_tokens": graph.max_dense_tokens(fields["num_attention_heads"]),
             "made_with": {},
             "verification": {},
         }

@@ -20,7 +20,7 @@ from tests.trust.texts import long_text, short_texts
 def texts(embedder: Embedder) -> list[str]:
     """Short ones, and one on each side of every boundary in the graph and in the plan of batches."""
     tokenizer = embedder._tokenizer
-    alone = embedder.manifest.alone_tokens
+    alone = embedder.manifest.max_dense_tokens
     assert alone is not None
     lengths = (62, 63, 64, 65, 128, 257, 512, 700, alone, alone + 1, 2000)
     return ["", "hello", *short_texts(tokenizer, 18), *(long_text(tokenizer, length) for length in lengths)]
@@ -54,11 +54,11 @@ def test_any_batch_any_order_any_padding(
 def test_the_most_padding_there_can_be(
     embedder: Embedder, texts: list[str], alone: NDArray[np.float32], longest: int | None
 ) -> None:
-    """The plan avoids padding; here a batch has as much of it as the graph takes, up to alone_tokens (None)."""
+    """The plan avoids padding; here a batch has as much of it as the graph takes, up to max_dense_tokens (None)."""
     from runtime import pooling
     from runtime.batching import pad
 
-    longest = longest or embedder.manifest.alone_tokens
+    longest = longest or embedder.manifest.max_dense_tokens
     assert longest is not None
     ids = [embedder._tokenizer.encode(text) for text in texts]
     chosen = sorted((n for n in range(len(texts)) if len(ids[n]) <= longest), key=lambda n: -len(ids[n]))
@@ -80,9 +80,9 @@ def test_threads_change_nothing(
 
 
 def test_texts_in_blocks_run_alone(embedder: Embedder) -> None:
-    limit = embedder.manifest.alone_tokens
+    limit = embedder.manifest.max_dense_tokens
     assert limit is not None
-    batches = plan([limit, limit, limit + 1, limit + 1, 5], batch_tokens=1 << 30, alone_tokens=limit)
+    batches = plan([limit, limit, limit + 1, limit + 1, 5], batch_tokens=1 << 30, max_dense_tokens=limit)
     assert [2] in batches
     assert [3] in batches
 
@@ -90,7 +90,7 @@ def test_texts_in_blocks_run_alone(embedder: Embedder) -> None:
 def test_batches_side_by_side(
     embedder: Embedder, one_thread: Embedder, texts: list[str], alone: NDArray[np.float32]
 ) -> None:
-    """Many tokens at once take the way through runtime/parallel.py."""
+    """Many tokens at once take the way through runtime/batching.py."""
     from runtime.embedder import PARALLEL_TOKENS
 
     numbers = np.random.default_rng(3).permutation(np.repeat(np.arange(len(texts)), 2))

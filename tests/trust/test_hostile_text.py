@@ -84,7 +84,7 @@ def test_any_bytes(data: bytes) -> None:
     import io
 
     from runtime import InputError
-    from runtime.reading import lines
+    from runtime.cli.reading import lines
 
     count = data.count(b"\n") + (not data.endswith(b"\n") and data != b"")
     assert len(list(lines(io.BytesIO(data), "standard input", "replace"))) == count

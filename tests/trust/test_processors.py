@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from runtime import Embedder
-from runtime.tokenizer import WordPiece
+from runtime.tokenization.wordpiece import WordPiece
 from tests.paths import SHARED
 from tests.trust import emulation
 from tests.trust.texts import long_text, short_texts
@@ -193,7 +193,7 @@ def test_a_text_in_blocks_on_avx2(
 ) -> None:
     if reason := emulation.missing("avx2"):
         pytest.skip(reason)
-    alone = embedder.manifest.alone_tokens
+    alone = embedder.manifest.max_dense_tokens
     assert alone is not None
     texts = [long_text(tokenizer, alone + 2)]
     found = cosines(emulated("avx2", embedded, texts, tmp_path), embedder.encode(texts))

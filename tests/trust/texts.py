@@ -5,7 +5,7 @@ from __future__ import annotations
 import lzma
 import random
 
-from runtime.tokenizer import WordPiece
+from runtime.tokenization.wordpiece import WordPiece
 from tests.paths import ROOT
 
 

@@ -7,7 +7,7 @@ without a line does not.
 
 from __future__ import annotations
 
-from .errors import InputError
+from runtime.errors import InputError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

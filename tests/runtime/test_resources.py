@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime import threads
+from runtime import resources
 
 
 def system(root: Path, files: dict[str, str]) -> str:
@@ -58,7 +58,7 @@ def system(root: Path, files: dict[str, str]) -> str:
 def test_quota_is_the_tightest_of_the_groups(
     tmp_path: Path, files: dict[str, str], expected: float | None
 ) -> None:
-    assert threads.cgroup_quota(system(tmp_path, files)) == expected
+    assert resources.cpu_quota(system(tmp_path, files)) == expected
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_default_respects_quota_and_affinity(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processors)), raising=False)
     root = system(tmp_path, {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": f"{quota} 100000\n"})
-    assert threads.default_threads(root) == expected
+    assert resources.default_threads(root) == expected
 
 
 @pytest.mark.parametrize(("memory", "expected"), [("128", 1), ("1769", 1), ("2654", 2), ("10240", 6), ("", 8)])
@@ -87,15 +87,15 @@ def test_default_on_lambda_follows_the_memory_size(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", memory)
-    assert threads.default_threads(str(tmp_path)) == expected
-    assert threads.spins(str(tmp_path)) == (memory == "")
+    assert resources.default_threads(str(tmp_path)) == expected
+    assert resources.may_spin(str(tmp_path)) == (memory == "")
 
 
 def test_no_spinning_under_a_quota(tmp_path: Path) -> None:
     root = system(tmp_path, {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "50000 100000\n"})
-    assert not threads.spins(root)
-    assert threads.spins(system(tmp_path, {"sys/fs/cgroup/cpu.max": "max 100000\n"}))
+    assert not resources.may_spin(root)
+    assert resources.may_spin(system(tmp_path, {"sys/fs/cgroup/cpu.max": "max 100000\n"}))
 
 
 def test_default_here_is_a_number_of_processors() -> None:
-    assert 1 <= threads.default_threads() <= (os.cpu_count() or 1)
+    assert 1 <= resources.default_threads() <= (os.cpu_count() or 1)

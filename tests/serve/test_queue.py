@@ -11,10 +11,10 @@ import pytest
 
 pytest.importorskip("prometheus_client")
 
-from runtime.serve.failures import ServiceError
-from runtime.serve.lane import Lane
+from runtime.api.errors import ServiceError
 from runtime.serve.metrics import Metrics
-from runtime.serve.work import Texts, Whole
+from runtime.serve.queue import Lane
+from runtime.serve.requests import Texts, Whole
 
 DIMENSION = 4
 
@@ -28,7 +28,7 @@ class Recorder:
         self.gate = threading.Event()
         self.batches: list[list[int]] = []  # first own token of each text
 
-    def prepare_side_by_side(self) -> None:
+    def open_single_thread_session(self) -> None:
         pass
 
     def run(self, ids: Any, mask: Any, **_: Any) -> Any:
@@ -49,7 +49,7 @@ class Bench:
             runners=1,
             max_tokens=max_tokens,
             batch_tokens=512,
-            alone_tokens=None,
+            max_dense_tokens=None,
             pad_id=0,
         )
 
@@ -168,4 +168,4 @@ def test_a_session_that_cannot_be_opened_is_an_error() -> None:
         raise OSError("no such graph")
 
     with pytest.raises(OSError, match="no such graph"):
-        Lane("test", fail, Metrics(), runners=2, max_tokens=1, batch_tokens=1, alone_tokens=None, pad_id=0)
+        Lane("test", fail, Metrics(), runners=2, max_tokens=1, batch_tokens=1, max_dense_tokens=None, pad_id=0)

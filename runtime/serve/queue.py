@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from runtime import batching, pooling
+from runtime.api.errors import ServiceError
 from runtime.embedder import SHRINK_BATCHES
 from runtime.errors import OutOfMemoryError, OutputError
 
-from .failures import ServiceError
-from .work import Texts, Whole, Work
+from .requests import Texts, Whole, Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,7 +67,7 @@ class Lane:
         runners: int,
         max_tokens: int,
         batch_tokens: int,
-        alone_tokens: int | None,
+        max_dense_tokens: int | None,
         pad_id: int,
         nice: int = 0,
     ) -> None:
@@ -79,7 +79,7 @@ class Lane:
         :param runners: threads. Several compute a batch each, with one thread; a single one lets the session use its.
         :param max_tokens: that may wait or run.
         :param batch_tokens: budget of a batch, see batching.py.
-        :param alone_tokens: texts with more tokens share no batch; None for no such limit.
+        :param max_dense_tokens: texts with more tokens share no batch; None for no such limit.
         :param pad_id: of [PAD].
         :param nice: by how much its threads yield to others; needs Linux.
         :raises JinaBertError: the session cannot be opened.
@@ -88,7 +88,7 @@ class Lane:
         self.tokens = 0
         self.max_tokens = max_tokens
         self._batch_tokens = batch_tokens
-        self._alone_tokens = alone_tokens
+        self._alone_tokens = max_dense_tokens
         self._pad_id = pad_id
         self._nice = nice
         self._metrics = metrics
@@ -112,7 +112,7 @@ class Lane:
                 try:
                     self._opened = session = open_session()
                     if self._several:
-                        session.prepare_side_by_side()
+                        session.open_single_thread_session()
                 except BaseException as error:
                     self._opened = error
                 finally:
@@ -217,7 +217,7 @@ class Lane:
                     pool += [(other, number) for number in other.numbers[len(pool) - REACH_TEXTS :]]
             seed = 0  # its longest text
             lengths = [waiting.work.lengths[number] for waiting, number in pool]
-            plan = batching.plan(lengths, batch_tokens=self._batch_tokens, alone_tokens=self._alone_tokens)
+            plan = batching.plan(lengths, batch_tokens=self._batch_tokens, max_dense_tokens=self._alone_tokens)
             taken = [pool[index] for index in next(batch for batch in plan if seed in batch)]
         self._waiting.popleft()
         for waiting in {id(waiting): waiting for waiting, _ in taken}.values():
@@ -243,7 +243,7 @@ class Lane:
         if not parts:
             return
         try:
-            means = self._means(session, parts, side_by_side=self._several and not batch.only)
+            means = self._means(session, parts, batch_parallel=self._several and not batch.only)
         except OutOfMemoryError:
             if len(parts) == 1:
                 raise
@@ -259,12 +259,12 @@ class Lane:
                 work.fail(OutputError("the model gave NaN or infinity"))
 
     def _means(
-        self, session: Session, parts: list[tuple[Texts, int]], side_by_side: bool
+        self, session: Session, parts: list[tuple[Texts, int]], batch_parallel: bool
     ) -> NDArray[np.float64]:
         texts = [work.texts[number] for work, number in parts]
         lengths = np.array([len(text) for text in texts], np.int64)
         ids, mask = batching.pad(np.concatenate(texts), np.cumsum(lengths) - lengths, lengths, self._pad_id)
-        hidden = session.run(ids, mask, shrink=self._shrinks(), side_by_side=side_by_side)
+        hidden = session.run(ids, mask, shrink=self._shrinks(), batch_parallel=batch_parallel)
         return pooling.means(hidden, lengths)
 
     def _shrinks(self) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .errors import InputError
+from runtime.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

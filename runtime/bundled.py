@@ -1,4 +1,4 @@
-"""Where the embedded model is: the one that Embedder(None) loads."""
+"""Where the bundled model is: the one that Embedder(None) loads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .errors import ModelError
 from .manifest import MANIFEST
 
 
-def embedded_model(package: str | None = None) -> str:
+def bundled_model(package: str | None = None) -> str:
     """The model folder in `models/` inside this package (a wheel), or else in `models/` beside it (a
     checkout).
 
@@ -31,6 +31,6 @@ def embedded_model(package: str | None = None) -> str:
         if folders:
             return folders[0]
     raise ModelError(
-        f"no embedded model in {places[0]} or {places[1]}: pass model= or --model with a folder made by "
+        f"no bundled model in {places[0]} or {places[1]}: pass model= or --model with a folder made by "
         "`python -m export SOURCE --output DIR`"
     )

@@ -1,7 +1,6 @@
 """What BERT's normaliser does with each character outside ASCII. Written by tests/make_unicode_tables.py.
 
-Not to be edited by hand. runtime/characters.py says what is in it and unpacks it when the first character outside
-ASCII arrives.
+Not to be edited by hand. characters.py says what is in it and unpacks it at the first character outside ASCII.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""How much memory this process may use, and how much a text of so many tokens takes: to refuse a text instead of being
-killed over it.
+"""How much memory a text of so many tokens takes: to refuse a text instead of being killed over it.
 
 The constants are fits to `python -m tests.bench memory` (peak resident size of a process with one thread, small-en in
 int8, onnxruntime 1.32), which prints measurement and estimate side by side; they are scaled to other models by the
@@ -8,16 +7,15 @@ shapes that the terms come from.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
-from .batching import ATTENTION_TOKENS
+from runtime.batching import ATTENTION_TOKENS
+from runtime.resources import MEGABYTE, rss_bytes
 
 if TYPE_CHECKING:
-    from .manifest import Manifest
+    from runtime.manifest import Manifest
 
-MEGABYTE = 1 << 20
-# A text that runs whole (up to alone_tokens): activations by token, scores by pair of tokens.
+# A text that runs whole (up to max_dense_tokens): activations by token, scores by pair of tokens.
 TOKEN_BYTES = 19  # a unit of the intermediate layer and token
 PAIR_BYTES = 11  # a head and pair of tokens
 # A longer text runs in blocks: only what spans the whole text grows.
@@ -29,50 +27,6 @@ CHARACTER_BYTES = 16
 VALUE_BYTES = {"float": 80, "base64": 20}
 SPARE_BYTES = 16 * MEGABYTE  # estimates are not exact, and Python allocates in steps
 LIBRARY_BYTES = 16 * MEGABYTE  # of onnxruntime, once loaded
-LAMBDA_BYTES = 24 * MEGABYTE  # what Lambda's own processes take of a function's memory
-
-NO_LIMIT = 1 << 60  # cgroups v1 says 2**63 less a page
-
-
-def limit(root: str = "/") -> int | None:
-    """Memory that this process may use, in bytes: the least of its control groups' limits (v1 and v2) and, on Lambda,
-    of the function's memory size less what Lambda itself needs.
-
-    :param root: folder that stands for the root of the file system (tests pass another one).
-    :return: bytes, or None where nothing limits it.
-    """
-    limits = _cgroups(root)
-    size = os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "")
-    if size.isdecimal():
-        limits.append(int(size) * MEGABYTE - LAMBDA_BYTES)
-    return min((value for value in limits if 0 < value < NO_LIMIT), default=None)
-
-
-def _cgroups(root: str) -> list[int]:
-    found = []
-    for line in (_read(os.path.join(root, "proc/self/cgroup")) or "").splitlines():
-        hierarchy, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if hierarchy == "0" and not controllers:
-            mount, name = "sys/fs/cgroup", "memory.max"
-        elif "memory" in controllers.split(","):
-            mount, name = f"sys/fs/cgroup/{controllers}", "memory.limit_in_bytes"
-        else:
-            continue
-        parts = [part for part in path.split("/") if part not in ("", ".", "..")]
-        for depth in range(len(parts), -1, -1):
-            word = (_read(os.path.join(root, mount, *parts[:depth], name)) or "").strip()
-            if word.isdecimal():  # "max" is no limit
-                found.append(int(word))
-    return found
-
-
-def resident(root: str = "/") -> int:
-    """Bytes of this process that are in memory now; 0 where that cannot be told."""
-    for line in (_read(os.path.join(root, "proc/self/status")) or "").splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
-    return 0
 
 
 def run_bytes(tokens: int, manifest: Manifest, threads: int = 1) -> int:
@@ -80,10 +34,10 @@ def run_bytes(tokens: int, manifest: Manifest, threads: int = 1) -> int:
 
     :param tokens: its length; shorter texts take no more, in batches either.
     :param manifest: of the model.
-    :param threads: that may run as many batches side by side (parallel.py); a text in blocks has them all.
+    :param threads: that may run as many batches side by side (batching.py); a text in blocks has them all.
     :return: bytes, an upper estimate.
     """
-    alone = manifest.alone_tokens
+    alone = manifest.max_dense_tokens
     whole = tokens if alone is None else min(tokens, alone)
     need = whole * (manifest.intermediate * TOKEN_BYTES + whole * manifest.heads * PAIR_BYTES)
     if threads > 1:
@@ -108,7 +62,7 @@ def threads_for(limit_bytes: int, most: int, most_tokens: int, manifest: Manifes
     :param manifest: of the model.
     :return: 1 to most.
     """
-    free = limit_bytes - resident() - model_bytes(manifest) - LIBRARY_BYTES - SPARE_BYTES
+    free = limit_bytes - rss_bytes() - model_bytes(manifest) - LIBRARY_BYTES - SPARE_BYTES
     alone = longest_text(free, most_tokens, manifest)
     if alone == 0:
         return 1
@@ -152,11 +106,3 @@ def longest_text(free: int, most: int, manifest: Manifest, threads: int = 1) -> 
         else:
             high = middle - 1
     return low
-
-
-def _read(path: str) -> str | None:
-    try:
-        with open(path, encoding="ascii", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return None

@@ -2,7 +2,7 @@
 
 Splitting at white space comes first, because everything else in BERT's normalisation stays within what lies between
 blanks. So each such chunk ("week.", "The") can be looked up in a cache, and most text costs one dictionary access a
-word. What the cache does not know goes through runtime/characters.py and the greedy longest match.
+word. What the cache does not know goes through runtime/tokenization/characters.py and the greedy longest match.
 
 Does not truncate, pad or build batches: see runtime/embedder.py.
 """
@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from os import PathLike
 
+from runtime.errors import ModelError
+
 from .characters import CharacterTable
-from .errors import ModelError
 from .vocabulary import Vocabulary
 
 _SPECIAL = ("[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]")  # taken literally wherever they stand in a text

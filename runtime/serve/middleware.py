@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, Response
 
-from .failures import ServiceError, of_model
+from runtime.api.errors import ServiceError, of_model
+
 from .settings import accepts
 
 if TYPE_CHECKING:

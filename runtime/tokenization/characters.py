@@ -7,7 +7,7 @@ All of it can be said of each character alone, so a table from character to text
 characters that are not dropped: `align` sorts those.
 
 Python's unicodedata is not asked, since its version changes with the interpreter. Text in ASCII needs no table;
-the first other character unpacks runtime/unicode_tables.py, in less than 2 ms.
+the first other character unpacks runtime/tokenization/unicode_tables.py, in less than 2 ms.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MOST_CHARACTERS = 16_384  # what a table remembers: more than one text's script
 
 
 class Tables:
-    """runtime/unicode_tables.py unpacked: for each code point from U+0080 its kind, fold and combining class."""
+    """unicode_tables.py unpacked: for each code point from U+0080 its kind, fold and combining class."""
 
     __slots__ = ("classes", "edges", "folds", "kinds")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from os import PathLike
 
-from .errors import ModelError
+from runtime.errors import ModelError
 
 _SEARCHES = 32  # before the dictionary is built: a query of twelve words, half of them rare
 

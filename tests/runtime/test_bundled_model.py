@@ -18,7 +18,7 @@ from runtime import Embedder
 from tests.paths import MODELS, ROOT
 
 pytestmark = pytest.mark.skipif(
-    not any(MODELS.glob("*/manifest.json")), reason="no embedded model in models/"
+    not any(MODELS.glob("*/manifest.json")), reason="no bundled model in models/"
 )
 
 WEATHER = ["How is the weather today?", "What is the current weather like today?"]
