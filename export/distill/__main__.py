@@ -57,6 +57,12 @@ def parser() -> argparse.ArgumentParser:
         "--recipe", metavar="FILE", type=Path, default=RECIPE, help="TOML (default: our own)"
     )
     options.add_argument(
+        "--start",
+        metavar="DIR",
+        type=Path,
+        help="model folder (int8, of an earlier export) to go on from, instead of the first teacher's layers",
+    )
+    options.add_argument(
         "--vocabulary", metavar="FILE", type=Path, help="vocab.txt (default: the first teacher's)"
     )
     options.add_argument(
@@ -111,6 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 vocabulary=arguments.vocabulary,
                 evaluation=arguments.evaluation,
                 dev=arguments.dev,
+                start=arguments.start,
                 score_steps=arguments.score_steps,
                 save_seconds=arguments.save_seconds,
                 steps=arguments.steps,

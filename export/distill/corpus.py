@@ -22,11 +22,24 @@ from export.distill.recipe import Recipe, Source
 from export.errors import ExportError
 from runtime.tokenization.wordpiece import WordPiece
 
-__all__ = ["CLS", "SEP", "Batch", "Corpus", "batches", "load_corpus", "second_texts"]
+__all__ = [
+    "CLS",
+    "SEP",
+    "Batch",
+    "Corpus",
+    "batches",
+    "load_corpus",
+    "second_texts",
+    "sentence_end",
+    "split_sentence",
+]
 
 CLS, SEP = 101, 102
 # Texts are shuffled in pools of so many, and sorted by length inside a pool: batches are even and still random.
 POOL = 8192
+FULL_STOP = 1012  # of BERT's vocabulary
+FIRST_SENTENCE = range(8, 41)  # tokens of the first sentence of a pair, [CLS] and full stop included
+REST_TOKENS = 24  # of what follows it, at least
 
 
 @dataclass(frozen=True)
@@ -38,6 +51,7 @@ class Corpus:
     offsets: NDArray[np.int64]  # [texts + 1]
     prose: list[list[int]]  # runs of neighbouring texts, for documents
     counts: dict[str, dict[str, int]]  # file -> what became of its lines
+    held_out: list[str]  # for a retrieval score: not among the texts
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -57,6 +71,7 @@ class Batch:
     texts: list[int]  # of a batch of short texts, or the needles of one of documents
     documents: list[NDArray[np.int64]]  # ids of long documents; empty in a batch of short texts
     second: bool = False  # the second teacher's vectors are there for all texts
+    pairs: bool = False  # each text is split into its first sentence and the rest
 
 
 def load_corpus(
@@ -81,6 +96,7 @@ def load_corpus(
     counts: dict[str, dict[str, int]] = {}
     texts: list[str] = []
     prose: list[list[int]] = []
+    held_out: list[str] = []
     run: list[int] = []
     last: tuple[str, int] | None = None
     with lzma.open(cache, "rt", encoding="utf-8", newline="\n") as lines:
@@ -88,6 +104,9 @@ def load_corpus(
             kind, name, number, text = line.rstrip("\n").split("\t", 3)
             if kind == "count":
                 counts.setdefault(name, {})[text] = int(number)
+                continue
+            if kind == "held out":
+                held_out.append(text)
                 continue
             place = (name, int(number))
             if kind == "prose":
@@ -102,7 +121,7 @@ def load_corpus(
     offsets = np.cumsum([0, *(len(ids) for ids in encoded)], dtype=np.int64)
     ids = np.fromiter((i for text in encoded for i in text), dtype=np.uint16, count=int(offsets[-1]))
     report(f"{len(texts):,} texts, {len(ids):,} tokens")
-    return Corpus(texts, ids, offsets, [run for run in prose if len(run) > 3], counts)
+    return Corpus(texts, ids, offsets, [run for run in prose if len(run) > 3], counts, held_out)
 
 
 def _choose(
@@ -128,8 +147,11 @@ def _choose(
                 if index is not None and (reason := index.match(text)):
                     counts[f"evaluation text: {reason}"] += 1
                     continue
-                counts["kept"] += 1
-                out.write(f"{'prose' if source.prose else 'text'}\t{source.file}\t{number}\t{text}\n")
+                kind = "prose" if source.prose else "text"
+                if source.prose and recipe.held_out_every and number % recipe.held_out_every == 0:
+                    kind = "held out"
+                counts["held out" if kind == "held out" else "kept"] += 1
+                out.write(f"{kind}\t{source.file}\t{number}\t{text}\n")
             for what, count in counts.items():
                 out.write(f"count\t{source.file}\t{count}\t{what}\n")
             report(f"{source.file}: " + ", ".join(f"{count:,} {what}" for what, count in counts.items()))
@@ -168,11 +190,17 @@ def batches(corpus: Corpus, recipe: Recipe, first: int = 0) -> Iterator[Batch]:
     """
     number = 0
     short = _short(corpus, recipe)
+    splittable = _splittable(corpus) if recipe.pairs_every else []
     while True:
         long = recipe.long_every and number % recipe.long_every == recipe.long_every - 1
         if long and corpus.prose:
             if number >= first:
                 yield _documents(corpus, recipe, random.Random(f"{recipe.seed} document {number}"))
+        elif splittable and number % recipe.pairs_every == recipe.pairs_every // 2:
+            if number >= first:
+                count = min(len(splittable), max(2, recipe.batch_tokens // recipe.pair_tokens))
+                chosen = random.Random(f"{recipe.seed} pairs {number}").sample(splittable, count)
+                yield Batch(chosen, [], pairs=True)
         else:
             batch = next(short)
             if number >= first:
@@ -212,6 +240,38 @@ def second_texts(corpus: Corpus, recipe: Recipe) -> NDArray[np.int64]:
     candidates = np.flatnonzero(np.diff(corpus.offsets) <= recipe.second_tokens)
     count = min(recipe.second_texts, len(candidates))
     return np.sort(np.random.default_rng([recipe.seed, 2]).choice(candidates, count, replace=False))
+
+
+def sentence_end(ids: NDArray[np.integer]) -> int | None:
+    """
+    :param ids: of a text, [CLS] and [SEP] included.
+    :return: how many of them are [CLS] and the first sentence, if it is of usual length and enough follows it.
+    """
+    for stop in np.flatnonzero(ids[: FIRST_SENTENCE.stop] == FULL_STOP):
+        if stop + 1 in FIRST_SENTENCE and len(ids) - stop - 2 >= REST_TOKENS:
+            return int(stop) + 1
+    return None
+
+
+def split_sentence(ids: NDArray[np.int64], longest: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """
+    :param ids: of a text that has a ``sentence_end``.
+    :param longest: tokens of the rest.
+    :return: ids of the first sentence and of the rest, each between [CLS] and [SEP].
+    """
+    end = sentence_end(ids)
+    assert end is not None
+    rest = ids[end:-1][: longest - 2]
+    return np.append(ids[:end], SEP), np.concatenate(([CLS], rest, [SEP]))
+
+
+def _splittable(corpus: Corpus) -> list[int]:
+    longer = np.flatnonzero(np.diff(corpus.offsets) >= FIRST_SENTENCE.start + REST_TOKENS).tolist()
+    return [
+        text
+        for text in longer
+        if sentence_end(corpus.ids[corpus.offsets[text] : corpus.offsets[text + 1]]) is not None
+    ]
 
 
 def _documents(corpus: Corpus, recipe: Recipe, rng: random.Random) -> Batch:

@@ -9,6 +9,9 @@ documents     token       the same, by direction only: a token may count for les
               document    a short text is as similar to a document as to the best window of it, among the
                           documents of the batch: the same divergence. A mean over thousands of tokens would
                           drown it.
+pairs         pair        a first sentence is as similar to what follows each sentence of the batch as the teacher
+                          finds it: the same divergence, both ways
+              contrast    what follows it is the most similar: cross entropy (InfoNCE, arXiv 1807.03748)
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from torch.nn import functional
 
 from export.distill.teachers import mean
 
-__all__ = ["Target", "best_windows", "divergence", "document_losses", "mixed", "text_losses"]
+__all__ = ["Target", "best_windows", "divergence", "document_losses", "mixed", "pair_losses", "text_losses"]
 
 PASSAGE, STRIDE = 48, 24  # tokens of a window of a document, and from one to the next
 
@@ -99,6 +102,28 @@ def document_losses(
     given = mean(queries, query_target.mask) @ mean(hidden, target.mask).T
     both = divergence(wanted, given, temperature) + divergence(wanted.T, given.T, temperature)
     return {"token": 1 - similarity.mean(), "document": both / 2}
+
+
+def pair_losses(
+    queries: Tensor, query_target: Target, passages: Tensor, passage_target: Target, temperature: float
+) -> dict[str, Tensor]:
+    """
+    :param queries: the student's states of short texts, float [texts, length, width].
+    :param query_target: the first teacher's of the same.
+    :param passages: the student's states of the passage that belongs to each, float [texts, length, width].
+    :param passage_target: the first teacher's of the same.
+    :return: the losses by name, scalars.
+    """
+    sides = [(queries, query_target), (passages, passage_target)]
+    asked, found = (mean(target.states, target.mask) for _, target in sides)
+    own_asked, own_found = (mean(states, target.mask) for states, target in sides)
+    wanted, given = asked @ found.T, own_asked @ own_found.T
+    both = divergence(wanted, given, temperature) + divergence(wanted.T, given.T, temperature)
+    own = torch.arange(len(given), device=given.device)
+    contrast = functional.cross_entropy(given / temperature, own) + functional.cross_entropy(
+        given.T / temperature, own
+    )
+    return {"pair": both / 2, "contrast": contrast / 2}
 
 
 def best_windows(queries: Tensor, states: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Noise as int8 will make it, only larger: a student that was fine-tuned under it is changed less by rounding.
 
-int8 rounds each channel of a linear layer's input to within 1/254 of the token's largest channel. Noise in proportion to
-that largest one teaches the student to need no channels that are much larger than the others, and not to amplify in
-later layers what was rounded in early ones.
+int8 rounds each channel of a linear layer's input to within 1/254 of the token's largest channel. Noise in proportion
+to that largest one teaches the student to need no channels that are much larger than the others, and not to amplify
+in later layers what was rounded in early ones.
 """
 
 from __future__ import annotations

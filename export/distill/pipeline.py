@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 
-from export.distill import student, teachers, training
+from export.distill import dev, student, teachers, training
 from export.distill.balance import balance
 from export.distill.corpus import CLS, SEP, Corpus, load_corpus, second_texts
+from export.distill.dequantize import gather_copies, load_model_folder
 from export.distill.initialize import attention_distances, freeze_spare_dimensions, init_from_teacher
 from export.distill.recipe import Recipe, load_recipe
 from export.errors import ExportError
@@ -41,6 +41,7 @@ class DistillJob:
     vocabulary: Path | None = None
     evaluation: Path | None = None
     dev: Path | None = None
+    start: Path | None = None
     score_steps: int = 100
     save_seconds: float = 180.0
     steps: int | None = None
@@ -70,22 +71,28 @@ def distill(job: DistillJob, report: Callable[[str], None]) -> Path:
     vocabulary = _vocabulary(job.vocabulary or job.teachers[0] / "vocab.txt")
     teachers.check_vocabulary(job.teachers[0], vocabulary)
     tokenizer = WordPiece(vocabulary)
-    pairs = None if job.dev is None else _pairs(job.dev)
+    pairs = None if job.dev is None else dev.load_pairs(job.dev)
     job.output.mkdir(parents=True, exist_ok=True)
     corpus = load_corpus(job.corpus, recipe, tokenizer, job.evaluation, job.output / "texts.xz", report)
     second = _second(job, recipe, corpus, threads, report)
-    model = _initial_student(job.teachers[0], recipe, corpus, len(vocabulary)).to(device)
     teacher = teachers.first_teacher(job.teachers[0]).to(device)
+    model = _initial_student(job, recipe, corpus, vocabulary, teacher.config.hidden_size).to(device)
     freeze_spare_dimensions(model, teacher.config.hidden_size)
     state = training.start(model, recipe)
     checkpoint = job.output / "checkpoint"
     checkpoint.mkdir(exist_ok=True)
+    passages = dev.split_passages(corpus.held_out, tokenizer)
 
     def score(scored: JinaBertModel) -> float:
         assert pairs is not None
         # A resumed or killed run has what was last scored.
         student.write(scored, vocabulary, _record(job, recipe, corpus, state), checkpoint)
-        return _spearman(scored, tokenizer, pairs)
+        if passages:
+            pooled, maxsim = dev.retrieval(scored, tokenizer, passages)
+            report(
+                f"{len(passages)} held-out passages: nDCG@10 {100 * pooled:.2f}, by MaxSim {100 * maxsim:.2f}"
+            )
+        return dev.spearman(scored, tokenizer, pairs)
 
     if training.load_state(state, recipe, job.output):
         report(f"resumed at step {state.step:,}")
@@ -108,7 +115,7 @@ def distill(job: DistillJob, report: Callable[[str], None]) -> Path:
     report("balancing for int8")
     balance(state.averaged, lambda m: _calibrate(m, corpus), width)
     if pairs is not None:
-        report(f"dev score {100 * _spearman(state.averaged, tokenizer, pairs):.2f}")
+        report(f"dev score {100 * dev.spearman(state.averaged, tokenizer, pairs):.2f}")
     student.write(state.averaged, vocabulary, _record(job, recipe, corpus, state), checkpoint)
     return checkpoint
 
@@ -142,28 +149,19 @@ def _second(
     return teachers.vectors(job.teachers[1], asked, job.output / "second", threads, report)
 
 
-def _initial_student(folder: Path, recipe: Recipe, corpus: Corpus, vocabulary: int) -> JinaBertModel:
-    looking = teachers.first_teacher(folder, attentions=True)
-    longest = np.argsort(-np.diff(corpus.offsets), kind="stable")[:DISTANCE_TEXTS]
-    texts = (torch.from_numpy(corpus.tokens(int(text), DISTANCE_TOKENS)) for text in longest)
-    return init_from_teacher(looking, recipe, vocabulary, attention_distances(looking, texts))
-
-
-def _pairs(path: Path) -> tuple[list[float], list[str], list[str]]:
-    try:
-        rows = [line.rstrip("\n").split("\t") for line in path.open(encoding="utf-8")]
-        return [float(row[0]) for row in rows], [row[1] for row in rows], [row[2] for row in rows]
-    except (OSError, ValueError, IndexError) as error:
-        raise ExportError(f"{path} is not score TAB sentence TAB sentence: {error}") from None
-
-
-def _spearman(
-    model: JinaBertModel, tokenizer: WordPiece, pairs: tuple[list[float], list[str], list[str]]
-) -> float:
-    wanted, left, right = pairs
-    vectors = student.encode(model, tokenizer, left + right)
-    given = (vectors[: len(left)] * vectors[len(left) :]).sum(axis=1)
-    return float(spearmanr(wanted, given).statistic)
+def _initial_student(
+    job: DistillJob, recipe: Recipe, corpus: Corpus, vocabulary: list[str], wide: int
+) -> JinaBertModel:
+    if job.start is None:
+        looking = teachers.first_teacher(job.teachers[0], attentions=True)
+        longest = np.argsort(-np.diff(corpus.offsets), kind="stable")[:DISTANCE_TEXTS]
+        texts = (torch.from_numpy(corpus.tokens(int(text), DISTANCE_TOKENS)) for text in longest)
+        return init_from_teacher(looking, recipe, len(vocabulary), attention_distances(looking, texts))
+    if _vocabulary(job.start / "vocab.txt") != vocabulary:
+        raise ExportError(f"{job.start}: its vocab.txt is not the student's vocabulary")
+    model = load_model_folder(job.start)
+    gather_copies(model, wide)
+    return model
 
 
 def _record(job: DistillJob, recipe: Recipe, corpus: Corpus, state: training.TrainingState) -> dict[str, Any]:

@@ -13,6 +13,15 @@ from export.errors import ExportError
 
 __all__ = ["NoiseFinetuning", "Recipe", "Source", "fingerprint", "load_recipe"]
 
+LOSS_WEIGHTS = {  # of the parts of the loss, see losses.py
+    "token": 1.0,
+    "vector": 3.0,
+    "similarity": 0.5,
+    "document": 0.5,
+    "pair": 0.5,
+    "contrast": 0.1,
+}
+
 
 @dataclass(frozen=True)
 class Source:
@@ -51,6 +60,11 @@ class Recipe:
     batch_tokens: int = 3072
     document_tokens: tuple[int, ...] = (256, 512, 1024, 2048)  # of a document in a batch of long ones
     long_every: int = 4  # each such batch is one of long documents; 0: none
+    pairs_every: int = 0  # each such batch is one of first sentences and what follows them; 0: none
+    pair_tokens: int = 128  # of what follows, at most
+    held_out_every: int = (
+        0  # each such line of prose is kept out, for a retrieval score while training; 0: none
+    )
     second_texts: int = 0  # texts that the second teacher is asked about; 0: it is not used
     second_tokens: int = 48  # of the longest of them
     # Optimisation
@@ -62,9 +76,7 @@ class Recipe:
     noise_finetuning: tuple[NoiseFinetuning, ...] = ()  # what follows the steps
     temperature: float = 0.05
     second_weight: float = 0.4  # of the second teacher in how similar its texts should be
-    weights: dict[str, float] = field(
-        default_factory=lambda: {"token": 1.0, "vector": 3.0, "similarity": 0.5, "document": 0.5}
-    )
+    weights: dict[str, float] = field(default_factory=lambda: dict(LOSS_WEIGHTS))
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -136,8 +148,8 @@ def _check(recipe: Recipe, path: Path) -> None:
             raise ExportError(f"{path}: {name} is {getattr(recipe, name)}, expected at least 1")
     if recipe.hidden % recipe.heads:
         raise ExportError(f"{path}: hidden {recipe.hidden} is not divisible by heads {recipe.heads}")
-    if set(recipe.weights) != {"token", "vector", "similarity", "document"}:
-        raise ExportError(f"{path}: weights must name token, vector, similarity and document")
+    if set(recipe.weights) != set(LOSS_WEIGHTS):
+        raise ExportError(f"{path}: weights must name {', '.join(LOSS_WEIGHTS)}")
     for part in recipe.noise_finetuning:
         if part.steps < 1 or part.words < 0 or not 0 <= part.noise < 1:
             raise ExportError(

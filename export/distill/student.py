@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
+from torch import Tensor
 
 from export.distill.teachers import mean
 from export.modeling import JinaBertModel
 from runtime.tokenization.wordpiece import WordPiece
 
-__all__ = ["encode", "write"]
+__all__ = ["encode", "hidden_states", "write"]
 
 TOKENS_AT_ONCE = 4096
 
@@ -29,10 +30,24 @@ def encode(
     :param longest: tokens of a text, the rest is left out.
     :return: float32 [texts, hidden], of length 1.
     """
+    vectors = np.empty((len(texts), model.config.hidden_size), np.float32)
+    for numbers, hidden, mask in hidden_states(model, tokenizer, texts, longest):
+        vectors[numbers] = mean(hidden, mask).cpu().numpy()
+    return vectors
+
+
+def hidden_states(
+    model: JinaBertModel, tokenizer: WordPiece, texts: Sequence[str], longest: int = 512
+) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+    """
+    :param model: in any state.
+    :param longest: tokens of a text, the rest is left out.
+    :return: for each batch of texts of about the same length, the longest first: which texts, their states, float
+        [batch, length, hidden], and their mask, int64 [batch, length].
+    """
     whole = [tokenizer.encode(text) for text in texts]
     ids = [text if len(text) <= longest else [*text[: longest - 1], text[-1]] for text in whole]
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-    vectors = np.empty((len(ids), model.config.hidden_size), np.float32)
     while order:
         count = max(1, min(len(order), TOKENS_AT_ONCE // len(ids[order[-1]])))
         batch, order = order[-count:], order[:-count]
@@ -41,8 +56,7 @@ def encode(
         rows, mask = rows.to(model.device), mask.long().to(model.device)
         with torch.no_grad():
             hidden = model(rows, mask).last_hidden_state
-        vectors[batch] = mean(hidden, mask).cpu().numpy()
-    return vectors
+        yield batch, hidden, mask
 
 
 def write(model: JinaBertModel, vocabulary: Sequence[str], record: dict[str, Any], folder: Path) -> None:

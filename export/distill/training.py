@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import BertModel
 
 from export.distill import losses, teachers
-from export.distill.corpus import CLS, SEP, Batch, Corpus, batches, second_texts
+from export.distill.corpus import CLS, SEP, Batch, Corpus, batches, second_texts, split_sentence
 from export.distill.noise import noise
 from export.distill.recipe import NoiseFinetuning, Recipe, fingerprint
 from export.errors import ExportError
@@ -158,6 +158,15 @@ def _losses(
     recipe: Recipe,
 ) -> tuple[dict[str, Tensor], int]:
     device = student.device
+    if batch.pairs:
+        texts = [corpus.tokens(text, len(corpus.ids)) for text in batch.texts]
+        halves = zip(*(split_sentence(text, recipe.pair_tokens) for text in texts), strict=True)
+        (first, first_mask), (rest, rest_mask) = (_padded(list(half), device) for half in halves)
+        sentences = _states(student, teacher, first, first_mask)
+        passages = _states(student, teacher, rest, rest_mask)
+        parts = losses.text_losses(*passages, recipe.temperature)
+        parts |= losses.pair_losses(*sentences, *passages, recipe.temperature)
+        return parts, int(first_mask.sum() + rest_mask.sum())
     ids, mask = _padded([corpus.tokens(text, recipe.longest_tokens) for text in batch.texts], device)
     hidden, target = _states(student, teacher, ids, mask)
     tokens = int(mask.sum())

@@ -15,14 +15,18 @@ from torch.nn import functional
 from transformers import BertConfig, BertModel
 
 from export.checkpoint import load_model, load_vocabulary
-from export.distill import losses, teachers
+from export.distill import dev, losses, teachers
 from export.distill.balance import balance
-from export.distill.corpus import batches, load_corpus
+from export.distill.corpus import FULL_STOP, batches, load_corpus, sentence_end, split_sentence
+from export.distill.dequantize import gather_copies, load_model_folder
 from export.distill.initialize import attention_distances, freeze_spare_dimensions, init_from_teacher
 from export.distill.noise import noise
 from export.distill.recipe import NoiseFinetuning, Recipe, Source, load_recipe
 from export.distill.training import rate
 from export.errors import ExportError
+from export.folder import save_model
+from export.graph import rewrite
+from export.trace import trace
 from runtime.tokenization.wordpiece import WordPiece
 from tests.paths import ROOT
 
@@ -392,6 +396,45 @@ def test_batches_are_the_same_from_any_step(place: Path, tmp_path: Path) -> None
             assert any(document[i : i + len(own)].tolist() == own for i in range(len(document)))
 
 
+def test_a_first_sentence_and_the_rest_make_a_pair(place: Path, tmp_path: Path) -> None:
+    ids = np.array([101, *range(200, 210), FULL_STOP, *range(300, 330), 102])
+    first, rest = split_sentence(ids, 20)
+    assert first.tolist() == [101, *range(200, 210), FULL_STOP, 102]
+    assert rest.tolist() == [101, *range(300, 318), 102]
+    assert sentence_end(ids[:30]) is None  # too little follows
+    assert (
+        sentence_end(np.array([101, 200, FULL_STOP, *range(300, 330), 102])) is None
+    )  # too short a sentence
+    recipe = dataclasses.replace(load_recipe(place / "one.toml"), pairs_every=2, held_out_every=10)
+    corpus = load_corpus(
+        place / "texts", recipe, WordPiece(VOCABULARY), None, tmp_path / "texts.xz", lambda line: None
+    )
+    assert len(corpus.held_out) == 4
+    assert not set(corpus.held_out) & set(corpus.texts)
+    corpus.ids[corpus.offsets[3] + 9] = FULL_STOP
+    corpus.ids[corpus.offsets[5] + 9] = FULL_STOP
+    made = [next(stream) for stream in [batches(corpus, recipe)] for _ in range(12)]
+    paired = [batch for batch in made if batch.pairs]
+    assert len(paired) >= 3
+    assert all(sentence_end(corpus.tokens(text, 999)) == 10 for batch in paired for text in batch.texts)
+
+
+def test_a_pair_that_belongs_together_is_wanted() -> None:
+    states = torch.eye(6, 16)[:, None]
+    target = losses.Target(states, torch.ones(6, 1, dtype=torch.long))
+    right = losses.pair_losses(states, target, states, target, 0.05)
+    wrong = losses.pair_losses(states, target, states.flip(0), target, 0.05)
+    assert right["pair"] < 1e-5
+    assert right["contrast"] < 1e-5
+    assert wrong["contrast"] > 5
+    assert wrong["pair"] > 5
+
+
+def test_the_rank_of_the_own_passage_is_what_counts() -> None:
+    similarity = torch.tensor([[0.9, 0.1], [0.8, 0.7]])
+    assert dev.ndcg(similarity) == pytest.approx((1 + 1 / np.log2(3)) / 2)
+
+
 def test_balancing_keeps_similarities_and_shrinks_activations(place: Path) -> None:
     teacher = teachers.first_teacher(place / "first")
     for layer in teacher.encoder.layer:  # channels that are large for every token, as BERT has them
@@ -449,3 +492,40 @@ def test_settings_need_sources(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="names no text"):
         load_recipe(tmp_path / "empty.toml")
     assert Recipe(sources=(Source("a.txt"),)).hidden == 512
+
+
+def test_a_model_folder_can_be_trained_further(place: Path, tmp_path: Path) -> None:
+    teacher = teachers.first_teacher(place / "first")
+    for layer in teacher.encoder.layer:
+        layer.attention.output.LayerNorm.bias.data[3] = 9.0
+        layer.output.LayerNorm.bias.data[5] = -7.0
+    recipe = dataclasses.replace(load_recipe(place / "one.toml"), hidden=48)
+    student = init_from_teacher(teacher, recipe, len(VOCABULARY), torch.ones(2, 2)).eval()
+    ids = torch.randint(104, len(VOCABULARY), (40, 30), generator=torch.Generator().manual_seed(1))
+
+    def run(model: torch.nn.Module) -> torch.Tensor:
+        states: torch.Tensor = model(ids, torch.ones_like(ids)).last_hidden_state
+        return states
+
+    with torch.no_grad():
+        balance(student, run, 16)
+        before = teachers.mean(run(student), torch.ones_like(ids))
+        traced = trace(student, tmp_path / "coarse.onnx", coarse=True)
+        save_model(rewrite(traced, precision="int8"), tmp_path)
+        manifest = {"precision": "int8", "scheme": "per-token", "layers": 2, "heads": 4, "intermediate": 24}
+        (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+        loaded = load_model_folder(tmp_path).eval()
+        after = teachers.mean(run(loaded), torch.ones_like(ids))
+        assert (before * after).sum(1).min() > 0.99
+        copies = gather_copies(loaded, 16)
+        gathered = run(loaded)
+    assert copies > 5
+    assert gathered[..., 17:].abs().max() == 0
+    after = teachers.mean(gathered, torch.ones_like(ids))
+    assert (before @ before.T - after @ after.T).abs().max() < 0.05
+
+
+def test_only_int8_folders_can_be_trained_further(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(json.dumps({"precision": "fp32"}))
+    with pytest.raises(ExportError, match="is not int8 per token"):
+        load_model_folder(tmp_path)
