@@ -22,7 +22,7 @@ PRESETS = ("avx512_vnni", "avx2", "arm64")
 def quantize_optimum(plain_onnx: Path, output: Path, preset: str = "avx512_vnni") -> None:
     """Quantise a plain graph dynamically, weights per channel, as optimum's documentation shows it.
 
-    :param plain_onnx: the fp32 graph of :func:`export.trace.trace` with ``coarse=False``.
+    :param plain_onnx: the fp32 graph of :func:`export.trace.trace`.
     :param output: the file to write; weights are inside it. An existing file is replaced.
     :param preset: a name of :data:`PRESETS`: optimum's AutoQuantizationConfig for the target processor.
     :raises ExportError: there is no such preset or no such graph.

@@ -1,12 +1,11 @@
 """Loads the weights and the vocabulary of a checkpoint folder, and fails rather than guess.
 
-Loading JinaBert weights into another architecture leaves random weights behind a warning; here every key of the
+Loading weights into another architecture leaves random weights behind a warning; here every key of the
 checkpoint is consumed or on a named list, and every parameter is filled, or the export stops and lists them.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,20 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from export.config import load_config, read_json
+from export.config import read_json
 from export.errors import ExportError, listing
-from export.modeling import JinaBertModel
+from export.models import EncoderModel, load_config, recognize
 from export.vocabulary import Vocabulary, load_vocabulary
 
-__all__ = ["UNUSED_KEYS", "Vocabulary", "load_model", "load_vocabulary", "read_state", "weight_files"]
+__all__ = ["Vocabulary", "load_model", "load_vocabulary", "read_state", "weight_files"]
 
-# Keys of published checkpoints that do not take part in embedding: the tanh pooler on [CLS], the heads of
-# pre-training, and buffers that follow from the sizes.
-UNUSED_KEYS = re.compile(
-    r"pooler\..+|cls\..+|(embeddings\.)?(position_ids|token_type_ids)|(encoder\.)?alibi|.*\.alibi_slopes"
-)
-# Where the qk-post-norm variant differs, whatever its config says.
-_QK_POST_NORM_KEYS = re.compile(r".*\.(up_gated_layer|down_layer|layer_norm_[qk]|layer_norm_[12])\..+")
 _SINGLE = "model.safetensors"
 _SHARDED = "model.safetensors.index.json"
 _PICKLED = "pytorch_model.bin"
@@ -70,35 +62,33 @@ def read_state(folder: Path) -> dict[str, Tensor]:
     return state
 
 
-def load_model(folder: Path) -> JinaBertModel:
+def load_model(folder: Path) -> EncoderModel:
     """Load a checkpoint.
 
     :param folder: a folder in Hugging Face layout.
     :return: the model in float32, for inference.
-    :raises ExportError: the configuration is not implemented, a key is left over or missing, a shape is wrong, or a
-        weight is not finite.
+    :raises ExportError: the configuration or the architecture is not implemented, a key is left over or missing, a
+        shape is wrong, or a weight is not finite.
     """
     config = load_config(folder)
     state = {key.removeprefix("bert."): value for key, value in read_state(folder).items()}
-    if variant := sorted(key for key in state if _QK_POST_NORM_KEYS.fullmatch(key)):
-        raise ExportError(
-            f"{folder} is of the qk-post-norm variant (jina-embeddings-v2-base-code), which is not implemented: "
-            f"its weights hold {listing(variant, 4)}"
-        )
+    architecture = recognize(folder, state)
     # On the meta device: no time goes into random weights that are replaced anyway.
     with torch.device("meta"):
-        model = JinaBertModel(config)
+        model = architecture.model(config)
+    model.architecture = architecture
     expected = dict(model.named_parameters())
-    used = {key: value for key, value in state.items() if not UNUSED_KEYS.fullmatch(key)}
-    _check(folder, expected, used)
+    used = architecture.split_state(state)
+    _check(folder, architecture.title, expected, used)
     model.load_state_dict({key: value.to(torch.float32) for key, value in used.items()}, assign=True)
-    for layer in model.encoder.layer:
-        layer.attention.reset_slopes()
+    model.fill_buffers()
     model.requires_grad_(False)
     return model.eval()
 
 
-def _check(folder: Path, expected: dict[str, torch.nn.Parameter], state: dict[str, Tensor]) -> None:
+def _check(
+    folder: Path, title: str, expected: dict[str, torch.nn.Parameter], state: dict[str, Tensor]
+) -> None:
     problems: list[str] = []
 
     def note(what: str, names: list[str]) -> None:
@@ -106,7 +96,7 @@ def _check(folder: Path, expected: dict[str, torch.nn.Parameter], state: dict[st
             problems.append(f"{what}: {listing(names)}")
 
     note("missing", sorted(expected.keys() - state.keys()))
-    note("not used by JinaBert", sorted(state.keys() - expected.keys()))
+    note(f"not used by {title}", sorted(state.keys() - expected.keys()))
     both = sorted(expected.keys() & state.keys())
     shapes = [
         f"{key} {list(state[key].shape)} instead of {list(expected[key].shape)}"

@@ -28,8 +28,7 @@ from runtime.resources import default_threads
 from runtime.tokenization.wordpiece import WordPiece
 
 if TYPE_CHECKING:
-    from export.config import JinaBertConfig
-    from export.modeling import JinaBertModel
+    from export.models import EncoderModel
 
 # What is left out of the longest text that the baseline is verified on: its graph holds several score tensors
 # [heads, length, length] at once, 18 GB at 8192 tokens.
@@ -69,7 +68,7 @@ def run(settings: Settings, progress: Progress) -> dict[str, object]:
 def _run(
     settings: Settings,
     checkpoint_folder: Path,
-    model: JinaBertModel,
+    model: EncoderModel,
     corpus: Sequence[str],
     work: Path,
     progress: Progress,
@@ -88,15 +87,14 @@ def _run(
     progress(f"tokenizing {len(corpus):,} verification texts")
     tokens = [_truncated(tokenizer.encode(text), longest) for text in corpus]
 
-    progress("tracing")
-    heads = model.config.num_attention_heads
+    progress("building the graph")
+    encoder, heads = model.export_weights(), model.config.num_attention_heads
     if baseline_scheme:
         reference_path = work / "plain.onnx"
-        traced = trace.trace(model, reference_path, coarse=False)
+        trace.trace(model, reference_path)
         reference_alone = None
     else:
-        traced = trace.trace(model, work / "coarse.onnx", coarse=True)
-        (reference_path, *_) = folder.save_model(graph.rewrite(traced, precision="fp32"), reference)
+        (reference_path, *_) = folder.save_model(graph.build(encoder, precision="fp32"), reference)
         reference_alone = graph.max_dense_tokens(heads)
     verification: dict[str, Figures] = {}
     if found := _official(settings, checkpoint_folder, tokenizer, reference_path, threads, progress):
@@ -115,7 +113,7 @@ def _run(
         baseline.quantize_optimum(reference_path, final / MODEL)
     else:
         progress("quantising")
-        folder.save_model(graph.rewrite(traced, precision="int8"), final)
+        folder.save_model(graph.build(encoder, precision="int8"), final)
     if settings.precision == "int8":
         progress(f"comparing int8 with fp32 on {len(tokens):,} texts")
         verification["int8"] = verify.verify_int8(
@@ -129,10 +127,10 @@ def _run(
             progress=progress,
         )
     if settings.precision == "int8" and not baseline_scheme:
-        products = graph.product_names(traced)
+        products = graph.product_names(encoder)
         progress(f"quantising each of {len(products)} products alone")
         verification["layers"] = verify.layer_report(
-            lambda name: graph.rewrite(traced, only={name}, blocked=False),
+            lambda name: graph.build(encoder, only={name}, blocked=False),
             products,
             verify.sample_for_layers(tokens),
             reference_path,
@@ -143,29 +141,29 @@ def _run(
     progress(f"writing {settings.output}")
     came_from = source.provenance(settings.source, checkpoint_folder)
     weights = [*checkpoint.weight_files(checkpoint_folder), checkpoint_folder / "config.json"]
-    opset = next(entry.version for entry in traced.opset_import if entry.domain in ("", "ai.onnx"))
     manifest: dict[str, object] = {
         "schema_version": SCHEMA_VERSION,
         "name": settings.name or Path(came_from["name"] or settings.source).name,
         "source": {**came_from, "sha256": {file.name: file_facts(file).sha256 for file in sorted(weights)}},
-        **shape(model.config, vocabulary),
+        **shape(model, vocabulary),
         "precision": settings.precision,
         "scheme": settings.scheme if settings.precision == "int8" else None,
         "max_dense_tokens": None if baseline_scheme else graph.max_dense_tokens(heads),
-        "made_with": _made_with(opset),
+        "made_with": _made_with(),
         "verification": verification,
     }
     return folder.write(settings.output, sorted(final.iterdir()), manifest, force=settings.force)
 
 
-def shape(config: JinaBertConfig, vocabulary: Vocabulary) -> dict[str, object]:
+def shape(model: EncoderModel, vocabulary: Vocabulary) -> dict[str, object]:
     """
-    :param config: of the checkpoint.
+    :param model: of the checkpoint.
     :param vocabulary: of the checkpoint.
     :return: the fields of a manifest that say what kind of model it is.
     """
+    config = model.config
     return {
-        "architecture": "jinabert",
+        "architecture": model.architecture.name,
         "dimension": config.hidden_size,
         "layers": config.num_hidden_layers,
         "heads": config.num_attention_heads,
@@ -214,11 +212,11 @@ def _truncated(tokens: list[int], longest: int) -> list[int]:
     return tokens if len(tokens) <= longest else [*tokens[: longest - 1], tokens[-1]]
 
 
-def _made_with(opset: int) -> dict[str, object]:
+def _made_with() -> dict[str, object]:
     versions: dict[str, object] = {"export": export.__version__, "python": platform.python_version()}
     for package in ("torch", "transformers", "optimum", "optimum-onnx", "onnx", "onnxruntime", "numpy"):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = None
-    return {**versions, "opset": opset}
+    return {**versions, "opset": trace.MAX_OPSET}

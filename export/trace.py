@@ -1,8 +1,4 @@
-"""Traces a JinaBertModel to ONNX through optimum's exporter.
-
-Two forms: the plain graph, which onnxruntime runs as it is, and the coarse one, in which each layer is one node
-``jinabert::Layer`` for the graph rewrite to expand.
-"""
+"""Traces a model to ONNX through optimum's exporter: the graph as its operators are, which ``baseline`` quantises."""
 
 from __future__ import annotations
 
@@ -17,10 +13,10 @@ from optimum.exporters.onnx.config import TextEncoderOnnxConfig
 from optimum.utils import NormalizedTextConfig
 
 from export.errors import ExportError
-from export.modeling import JinaBertModel, fold_token_types
+from export.models import EncoderModel
 from export.quiet import quiet
 
-__all__ = ["MAX_OPSET", "JinaBertOnnxConfig", "trace"]
+__all__ = ["MAX_OPSET", "EncoderOnnxConfig", "trace"]
 
 # The newest operator set that torch's TorchScript exporter writes, which is the one optimum calls ...
 _TRACED_OPSET = 20
@@ -30,7 +26,7 @@ MAX_OPSET = 21
 _WARNED = ("You are using the legacy TorchScript-based ONNX export", "The feature will be removed")
 
 
-class JinaBertOnnxConfig(TextEncoderOnnxConfig):
+class EncoderOnnxConfig(TextEncoderOnnxConfig):
     """Inputs and outputs of the graph: no token types, no pooler, both axes dynamic."""
 
     NORMALIZED_CONFIG_CLASS = NormalizedTextConfig
@@ -44,12 +40,11 @@ class JinaBertOnnxConfig(TextEncoderOnnxConfig):
         return {"last_hidden_state": {0: "batch", 1: "sequence"}}
 
 
-def trace(model: JinaBertModel, path: Path, *, coarse: bool, opset: int = MAX_OPSET) -> onnx.ModelProto:
-    """Trace a model, with token type 0 folded into its embedding table (which changes no output).
+def trace(model: EncoderModel, path: Path, *, opset: int = MAX_OPSET) -> onnx.ModelProto:
+    """Trace a model.
 
-    :param model: the model, fp32; the fold is in place.
+    :param model: the model, fp32.
     :param path: where to write the graph; the weights are inside the file, or beside it where they pass 2 GiB.
-    :param coarse: write one ``jinabert::Layer`` node a layer instead of its operators.
     :param opset: version of the ai.onnx operators to write, 17 to :data:`MAX_OPSET`.
     :return: the graph, weights included: int64 ``input_ids`` and ``attention_mask`` [batch, sequence], float32
         ``last_hidden_state`` [batch, sequence, hidden].
@@ -57,20 +52,12 @@ def trace(model: JinaBertModel, path: Path, *, coarse: bool, opset: int = MAX_OP
     """
     if not 17 <= opset <= MAX_OPSET:
         raise ExportError(f"opset {opset} cannot be written: choose 17 to {MAX_OPSET}")
-    fold_token_types(model)
-    blocked, model.block_rows, model.coarse = model.block_rows, None, coarse
+    block_rows, model.block_rows = model.block_rows, None
     try:
         with quiet(["optimum"], _WARNED):
             # A value of the example that gets frozen into the graph is an error, not a warning.
             warnings.filterwarnings("error", category=torch.jit.TracerWarning)
-            # The fix of dynamic axes runs the graph, and no runtime knows the coarse node.
-            export(
-                model,
-                JinaBertOnnxConfig(model.config),
-                path,
-                opset=min(opset, _TRACED_OPSET),
-                disable_dynamic_axes_fix=coarse,
-            )
+            export(model, EncoderOnnxConfig(model.config), path, opset=min(opset, _TRACED_OPSET))
     except (torch.jit.TracerWarning, SystemError) as error:
         # int() of a traced size wraps the warning in a SystemError.
         if not isinstance(error.__cause__ or error, torch.jit.TracerWarning):
@@ -79,22 +66,9 @@ def trace(model: JinaBertModel, path: Path, *, coarse: bool, opset: int = MAX_OP
             f"the trace would freeze a value of its example: {error.__cause__ or error}"
         ) from error
     finally:
-        model.block_rows, model.coarse = blocked, False
+        model.block_rows = block_rows
     graph = onnx.load(path)
-    if coarse:
-        _drop_identities(graph.graph)
     if opset > _TRACED_OPSET:
         graph = onnx.version_converter.convert_version(graph, opset)
-    if coarse or opset > _TRACED_OPSET:
         onnx.save(graph, path)
     return graph
-
-
-def _drop_identities(graph: onnx.GraphProto) -> None:
-    """Give every node its weights directly: torch stores weights of equal value once, behind Identity nodes."""
-    source = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Identity"}
-    kept = [node for node in graph.node if node.op_type != "Identity"]
-    for node in kept:
-        node.input[:] = [source.get(name, name) for name in node.input]
-    del graph.node[:]
-    graph.node.extend(kept)

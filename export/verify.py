@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import onnx
     import onnxruntime
 
-    from export.modeling import JinaBertModel
+    from export.models import EncoderModel
 
 Figures = dict[str, object]
 Progress = Callable[[str], None]
@@ -85,7 +85,7 @@ def onnx_means(session: onnxruntime.InferenceSession, batch: Sequence[Sequence[i
     return np.stack([_mean(hidden[row, : len(text)], "the exported graph") for row, text in enumerate(batch)])
 
 
-def torch_mean(model: JinaBertModel, ids: Sequence[int]) -> NDArray[np.float64]:
+def torch_mean(model: EncoderModel, ids: Sequence[int]) -> NDArray[np.float64]:
     """
     :param ids: the tokens of one text.
     :return: mean of the last hidden states, float64 [D]; attention in row blocks.
@@ -104,7 +104,7 @@ def torch_mean(model: JinaBertModel, ids: Sequence[int]) -> NDArray[np.float64]:
 
 
 def verify_fp32(
-    model: JinaBertModel,
+    model: EncoderModel,
     path: Path,
     tokens: Sequence[int],
     *,
@@ -115,7 +115,7 @@ def verify_fp32(
     """
     Compare the fp32 graph with torch, texts alone and in ragged padded batches.
 
-    :param model: the torch model that was traced.
+    :param model: the torch model that the graph was built from.
     :param path: its fp32 graph.
     :param tokens: token ids to cut texts from, repeated as needed.
     :param longest: leave out texts of more tokens than this.

@@ -7,8 +7,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from export.config import DEFAULT_MAX_TOKENS, JinaBertConfig, load_config, read_json
+from export.config import DEFAULT_MAX_TOKENS, read_json
 from export.errors import ExportError, listing
+from export.models import EncoderConfig, load_config
 
 __all__ = ["SPECIAL_TOKENS", "Vocabulary", "load_vocabulary"]
 
@@ -35,7 +36,7 @@ class Vocabulary:
     max_tokens: int  # the longest text, [CLS] and [SEP] included
 
 
-def load_vocabulary(folder: Path, config: JinaBertConfig | None = None) -> Vocabulary:
+def load_vocabulary(folder: Path, config: EncoderConfig | None = None) -> Vocabulary:
     """Read ``vocab.txt``, or ``tokenizer.json`` where there is none, and ``tokenizer_config.json``.
 
     :param folder: the checkpoint folder.
@@ -173,7 +174,7 @@ def _check_tokens(file: Path, tokens: list[str], size: int) -> None:
         raise ExportError(f"{file} lists tokens twice: {listing(repeated)}")
 
 
-def _max_tokens(folder: Path, settings: dict[str, Any], config: JinaBertConfig) -> int:
+def _max_tokens(folder: Path, settings: dict[str, Any], config: EncoderConfig) -> int:
     limit = settings.get("model_max_length")
     if limit is None:
         return config.max_position_embeddings

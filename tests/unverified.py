@@ -17,7 +17,6 @@ def make_folder(checkpoint: Path, output: Path, precision: str) -> Path:
 
     from export import folder, graph, pipeline
     from export.checkpoint import load_model, load_vocabulary, weight_files
-    from export.trace import trace
     from runtime.manifest import VOCABULARY, file_facts
 
     model = load_model(checkpoint)
@@ -26,15 +25,13 @@ def make_folder(checkpoint: Path, output: Path, precision: str) -> Path:
     weights = [*weight_files(checkpoint), checkpoint / "config.json"]
     with tempfile.TemporaryDirectory() as staging:
         work = Path(staging)
-        traced = trace(model, work / "coarse.onnx", coarse=True)
-        (work / "coarse.onnx").unlink()
-        files = folder.save_model(graph.rewrite(traced, precision=precision), work)
+        files = folder.save_model(graph.build(model.export_weights(), precision=precision), work)
         (work / VOCABULARY).write_text("".join(f"{token}\n" for token in vocabulary.tokens), encoding="utf-8")
         manifest: dict[str, object] = {
             "schema_version": 1,
             "name": checkpoint.name,
             "source": {"name": checkpoint.name, "sha256": {f.name: file_facts(f).sha256 for f in weights}},
-            **pipeline.shape(model.config, vocabulary),
+            **pipeline.shape(model, vocabulary),
             "precision": precision,
             "scheme": "per-token" if precision == "int8" else None,
             "max_dense_tokens": graph.max_dense_tokens(model.config.num_attention_heads),

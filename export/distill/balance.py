@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from export.distill.initialize import layer_norms
 from export.graph.weights import quantize_matrix
-from export.modeling import JinaBertModel
+from export.models.jinabert import JinaBertModel
 
 __all__ = ["balance"]
 

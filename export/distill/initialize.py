@@ -25,10 +25,9 @@ import torch
 from torch import Tensor
 from transformers import BertModel
 
-from export.config import JinaBertConfig
 from export.distill.recipe import Recipe
 from export.errors import ExportError
-from export.modeling import JinaBertModel, alibi_slopes
+from export.models.jinabert import JinaBertConfig, JinaBertModel, alibi_slopes
 
 __all__ = ["attention_distances", "freeze_spare_dimensions", "init_from_teacher", "layer_norms"]
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from export.modeling import JinaBertModel
+from export.models.jinabert import JinaBertModel
 
 __all__ = ["noise"]
 

@@ -19,7 +19,7 @@ from export.distill.dequantize import gather_copies, load_model_folder
 from export.distill.initialize import attention_distances, freeze_spare_dimensions, init_from_teacher
 from export.distill.recipe import Recipe, load_recipe
 from export.errors import ExportError
-from export.modeling import JinaBertModel
+from export.models.jinabert import JinaBertModel
 from runtime.resources import default_threads
 from runtime.tokenization.wordpiece import WordPiece
 

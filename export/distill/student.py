@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from export.distill.teachers import mean
-from export.modeling import JinaBertModel
+from export.models.jinabert import JinaBertModel
 from runtime.tokenization.wordpiece import WordPiece
 
 __all__ = ["encode", "hidden_states", "write"]

@@ -23,7 +23,7 @@ from export.distill.corpus import CLS, SEP, Batch, Corpus, batches, second_texts
 from export.distill.noise import noise
 from export.distill.recipe import NoiseFinetuning, Recipe, fingerprint
 from export.errors import ExportError
-from export.modeling import JinaBertModel
+from export.models.jinabert import JinaBertModel
 
 __all__ = ["TrainingState", "load_state", "rate", "save_state", "train"]
 

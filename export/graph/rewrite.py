@@ -1,7 +1,6 @@
 """The whole graph: embeddings, then all layers at once for short texts, or in blocks for a long one.
 
-The coarse trace holds each layer as one node ``jinabert::Layer`` (see export.trace). The layers are written out twice,
-in the two branches of one If:
+The layers are written out twice, in the two branches of one If:
 
 * batches, and texts of up to ``max_dense_tokens`` tokens: ``layer.short_layer``;
 * one text of more than that, without padding: ``blocks.long_layers``.
@@ -13,44 +12,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import numpy_helper
 
-from export.errors import ExportError
 from export.graph.blocks import long_layers
 from export.graph.builder import FLOAT, INT32, INT64, Builder, value
+from export.graph.encoder import Encoder
 from export.graph.layer import short_layer
 from export.graph.tokens import Tokens, normalize
-from export.graph.weights import MATRICES, Arrays, Shape, quantize_table, quantized, store
+from export.graph.weights import MATRICES, Arrays, quantize_table, quantized, store
 from export.graph.windows import grid
-from export.modeling import LAYER_WEIGHTS, alibi_slopes
 
-__all__ = ["EMBEDDINGS", "MAX_DENSE_TOKENS", "max_dense_tokens", "product_names", "rewrite"]
+__all__ = ["EMBEDDINGS", "MAX_DENSE_TOKENS", "build", "max_dense_tokens", "product_names"]
 
 MAX_DENSE_TOKENS = 1024  # about where blocks begin to be faster than one piece
 ALONE_HEADS = 8  # that MAX_DENSE_TOKENS is right for
 EMBEDDINGS = "embeddings.word_embeddings"  # the embedding table's name among the products
-Float = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class _Model:
-    """The weights of a coarse trace, matrices as [inputs, outputs]."""
-
-    table: Float  # [vocabulary, hidden]
-    norm: tuple[Float, Float]  # of the embeddings: weight and bias, [hidden]
-    layers: Sequence[Arrays]
-    shape: Shape
-
-    @property
-    def slopes(self) -> Float:
-        """[heads]"""
-        return np.array(alibi_slopes(self.shape.heads), np.float32)
 
 
 def max_dense_tokens(heads: int) -> int:
@@ -64,18 +42,18 @@ def max_dense_tokens(heads: int) -> int:
     return most - most % 64
 
 
-def product_names(coarse: onnx.ModelProto) -> list[str]:
+def product_names(encoder: Encoder) -> list[str]:
     """What can be quantised.
 
-    :param coarse: the graph of ``export.trace.trace(coarse=True)``.
+    :param encoder: what the graph is built from.
     :return: the embedding table and every product with weights, in the order in which they run.
     """
-    layers = range(len(_read(coarse).layers))
+    layers = range(len(encoder.layers))
     return [EMBEDDINGS, *(f"encoder.layer.{i}.{name}" for i in layers for name in MATRICES)]
 
 
-def rewrite(
-    coarse: onnx.ModelProto,
+def build(
+    encoder: Encoder,
     *,
     precision: str = "int8",
     only: Collection[str] | None = None,
@@ -83,144 +61,91 @@ def rewrite(
 ) -> onnx.ModelProto:
     """Build the graph that ships.
 
-    :param coarse: the graph of ``export.trace.trace(coarse=True)``.
+    :param encoder: sizes and weights, from ``export_weights`` of the torch module.
     :param precision: "int8" or "fp32".
     :param only: with int8, names out of product_names to be quantised; None quantises all. Layers then differ from
         each other, which the blocked form does not allow for.
     :param blocked: False leaves the branch for long texts out.
     :return: inputs ``input_ids``, ``attention_mask`` int64 [batch, sequence]; output ``last_hidden_state`` float32
         [batch, sequence, hidden]; needs onnxruntime's com.microsoft operators.
-    :raises ExportError: the trace does not have the expected form.
     :raises ValueError: only and blocked together.
     """
     if only is not None and blocked:
         raise ValueError("only= needs blocked=False")
-    model = _read(coarse)
-    names = product_names(coarse) if only is None else only
+    names = product_names(encoder) if only is None else only
     int8 = frozenset(names) if precision == "int8" else frozenset[str]()
     layers = [
         quantized(arrays, [name for name in MATRICES if f"encoder.layer.{i}.{name}" in int8])
-        for i, arrays in enumerate(model.layers)
+        for i, arrays in enumerate(encoder.layers)
     ]
     g = Builder()
     output = "last_hidden_state"
     if blocked:
         short, long = Builder(g), Builder(g)
-        axes: list[str | int | None] = [None, None, model.shape.hidden]
+        axes: list[str | int | None] = [None, None, encoder.shape.hidden]
         sizes = g("Shape", "input_ids")
-        short_output = _short(short, model, layers, EMBEDDINGS in int8, sizes)
-        long_output = _long(long, model, layers, EMBEDDINGS in int8)
+        short_output = _short(short, encoder, layers, EMBEDDINGS in int8, sizes)
+        long_output = _long(long, encoder, layers, EMBEDDINGS in int8)
         short_branch = short.graph("short", [], [value(short_output, FLOAT, axes)])
         long_branch = long.graph("long", [], [value(long_output, FLOAT, axes)])
         g(
             "If",
-            _is_long(g, sizes, max_dense_tokens(model.shape.heads)),
+            _is_long(g, sizes, max_dense_tokens(encoder.shape.heads)),
             then_branch=long_branch,
             else_branch=short_branch,
         )
     else:
-        _short(g, model, layers, EMBEDDINGS in int8, g("Shape", "input_ids"))
+        _short(g, encoder, layers, EMBEDDINGS in int8, g("Shape", "input_ids"))
     g.nodes[-1].output[0] = output
     axes = ["batch", "sequence"]
     return g.model(
         "jinabert",
         [value("input_ids", INT64, axes), value("attention_mask", INT64, axes)],
-        [value(output, FLOAT, [*axes, model.shape.hidden])],
+        [value(output, FLOAT, [*axes, encoder.shape.hidden])],
     )
 
 
-def _read(coarse: onnx.ModelProto) -> _Model:
-    tensors = {tensor.name: tensor for tensor in coarse.graph.initializer}
-
-    def array(name: str) -> Float:
-        return numpy_helper.to_array(tensors[name]).astype(np.float32)
-
-    by_op: dict[str, list[onnx.NodeProto]] = {}
-    for node in coarse.graph.node:
-        by_op.setdefault(node.op_type, []).append(node)
-    if {op: len(nodes) for op, nodes in by_op.items() if op != "Layer"} != {
-        "Gather": 1,
-        "LayerNormalization": 1,
-    }:
-        raise ExportError(
-            "the trace is not one Gather, one LayerNormalization and layers: trace with coarse=True"
-        )
-    (gather,), (norm,), layers = by_op["Gather"], by_op["LayerNormalization"], by_op["Layer"]
-    attributes = {
-        attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in layers[0].attribute
-    }
-    heads, eps = int(attributes["heads"]), float(attributes["eps"])
-    parts = [_layer([array(name) for name in node.input[2:]], heads) for node in layers]
-    hidden, intermediate = parts[0]["mlp.gate.fp32"].shape
-    return _Model(
-        array(gather.input[0]),
-        (array(norm.input[1]), array(norm.input[2])),
-        parts,
-        Shape(hidden, intermediate, heads, eps),
-    )
-
-
-def _layer(given: list[Float], heads: int) -> dict[str, NDArray[Any]]:
-    """The parts of a layer, with what can be computed now computed now.
-
-    1 / sqrt(width) goes into the query. The key's bias adds the same to all scores of a row, which softmax does not
-    see. The weights of a row add up to 1, so the value's bias comes out as it is and goes into the output's.
-    """
-    weights = dict(zip(LAYER_WEIGHTS, given, strict=True))
-    query, value_, output = "attention.self.query", "attention.self.value", "attention.output.dense"
-    scale = np.float32((len(weights[query + ".weight"]) // heads) ** -0.5)
-    for name in (query + ".weight", query + ".bias"):
-        weights[name] = weights[name] * scale
-    through = weights[output + ".weight"].astype(np.float64) @ weights[value_ + ".bias"]
-    weights[output + ".bias"] = (weights[output + ".bias"] + through).astype(np.float32)
-    weights["mlp.gate.weight"], weights["mlp.up.weight"] = np.split(weights["mlp.gated_layers.weight"], 2)
-    matrices = {name + ".fp32": np.ascontiguousarray(weights[name + ".weight"].T) for name in MATRICES}
-    vectors = ("attention.output.LayerNorm.weight", "attention.output.LayerNorm.bias", "mlp.layernorm.weight")
-    kept = (*vectors, "mlp.layernorm.bias", "mlp.wo.bias", query + ".bias", output + ".bias")
-    return {**matrices, **{name: weights[name] for name in kept}}
-
-
-def _embed(g: Builder, model: _Model, ids: str, int8: bool, tokens: Tokens) -> str:
+def _embed(g: Builder, encoder: Encoder, ids: str, int8: bool, tokens: Tokens) -> str:
     """LN(table[ids]).
 
     The table is int8 with a scale per row, and the scale cancels in the normalisation that follows, so that it is not
     stored; only an epsilon that is not tiny beside a row's variance (JinaBert's 1e-12 is) would make it necessary.
     """
     if int8:
-        table, scale = quantize_table(model.table)
+        table, scale = quantize_table(encoder.table)
         rows = g("Cast", g("Gather", g.constant(table, EMBEDDINGS + ".int8"), ids), to=FLOAT)
-        variances = model.table.var(axis=1)
-        if model.shape.eps > 1e-7 * variances[variances > 0].min(initial=np.inf):
+        variances = encoder.table.var(axis=1)
+        if encoder.shape.eps > 1e-7 * variances[variances > 0].min(initial=np.inf):
             rows = g("Mul", rows, g("Gather", g.constant(scale, EMBEDDINGS + ".scale"), ids))
     else:
-        rows = g("Gather", g.constant(model.table, EMBEDDINGS + ".fp32"), ids)
-    parts = zip(("weight", "bias"), model.norm, strict=True)
+        rows = g("Gather", g.constant(encoder.table, EMBEDDINGS + ".fp32"), ids)
+    parts = zip(("weight", "bias"), encoder.norm, strict=True)
     weight, bias = (g.constant(array, "embeddings.LayerNorm." + part) for part, array in parts)
-    return normalize(g, rows, weight, bias, model.shape.hidden, model.shape.eps, tokens)
+    return normalize(g, rows, weight, bias, encoder.shape.hidden, encoder.shape.eps, tokens)
 
 
-def _short(g: Builder, model: _Model, layers: Sequence[Arrays], int8_table: bool, shape: str) -> str:
+def _short(g: Builder, encoder: Encoder, layers: Sequence[Arrays], int8_table: bool, shape: str) -> str:
     batch, tokens_of_each = g("Split", shape, num_outputs=2, outputs=2)
     tokens = Tokens.counted(g, batch, tokens_of_each)
-    x = _embed(g, model, "input_ids", int8_table, tokens)
+    x = _embed(g, encoder, "input_ids", int8_table, tokens)
     mask = g("Cast", "attention_mask", to=INT32)
     length = g("Cast", g("Gather", shape, np.int64(1)), to=FLOAT)
     position = g("Range", np.float32(0), length, np.float32(1))
     distance = g("Abs", g("Sub", position, g("Unsqueeze", position, np.array([1]))))
-    alibi = g("Mul", distance, -model.slopes[None, :, None, None])
+    alibi = g("Mul", distance, -encoder.slopes[None, :, None, None])
     for weights in store(g, layers):
-        x = short_layer(g, x, weights, model.shape, mask, alibi, tokens)
+        x = short_layer(g, x, weights, encoder.shape, mask, alibi, tokens)
     return x
 
 
-def _long(g: Builder, model: _Model, layers: Sequence[Arrays], int8_table: bool) -> str:
+def _long(g: Builder, encoder: Encoder, layers: Sequence[Arrays], int8_table: bool) -> str:
     ids = g("Squeeze", "input_ids", np.array([0]))
     length = g("Size", ids)
-    blocks = grid(g, length, model.slopes)
+    blocks = grid(g, length, encoder.slopes)
     padding = g("Concat", np.array([0]), g("Unsqueeze", g("Sub", blocks.rows, length), np.array([0])), axis=0)
     tokens = Tokens.counted(g, None, g("Unsqueeze", blocks.rows, np.array([0])))
-    x = _embed(g, model, g("Pad", ids, padding), int8_table, tokens)
-    y = long_layers(g, x, layers, model.shape, blocks, tokens)
+    x = _embed(g, encoder, g("Pad", ids, padding), int8_table, tokens)
+    y = long_layers(g, x, layers, encoder.shape, blocks, tokens)
     kept = g.slice(y, np.array([0]), g("Unsqueeze", length, np.array([0])), [0])
     result: str = g("Unsqueeze", kept, np.array([0]))
     return result

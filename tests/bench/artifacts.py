@@ -125,15 +125,12 @@ class Artifacts:
                 made.rename(folder)
         return folder
 
-    def _trace(self, path: Path, *, coarse: bool) -> Any:
-        from export import checkpoint, trace
-
-        return trace.trace(checkpoint.load_model(self.checkpoint), path, coarse=coarse)
-
     def _make_plain(self, folder: Path) -> None:
         from tokenizers import BertWordPieceTokenizer
 
-        self._trace(folder / "model.onnx", coarse=False)
+        from export import checkpoint, trace
+
+        trace.trace(checkpoint.load_model(self.checkpoint), folder / "model.onnx")
         shutil.copy(self.checkpoint / "config.json", folder)
         shutil.copy(self.model / VOCABULARY, folder)
         tokenizer = BertWordPieceTokenizer(str(self.model / VOCABULARY), lowercase=self.manifest.lower_case)
@@ -156,14 +153,12 @@ class Artifacts:
         shutil.copy(self.model / VOCABULARY, folder)
 
     def _make_unblocked(self, folder: Path) -> None:
-        from export import graph
+        self._write(self._unblocked_graph(), folder, {"max_dense_tokens": None})
 
-        self._write(graph.rewrite(self._coarse(folder), blocked=False), folder, {"max_dense_tokens": None})
+    def _unblocked_graph(self) -> Any:
+        from export import checkpoint, graph
 
-    def _coarse(self, folder: Path) -> Any:
-        traced = self._trace(folder / "coarse.onnx", coarse=True)
-        (folder / "coarse.onnx").unlink()
-        return traced
+        return graph.build(checkpoint.load_model(self.checkpoint).export_weights(), blocked=False)
 
     def _write(self, model: Any, folder: Path, changes: dict[str, Any]) -> None:
         """Write a model folder whose manifest differs from ours in `changes`."""
@@ -186,11 +181,10 @@ class Artifacts:
         import onnx
         from onnx import TensorProto, numpy_helper
 
-        from export import graph
         from export.graph.builder import FLOAT, Builder, value
         from export.graph.weights import MATRICES
 
-        rewritten = graph.rewrite(self._coarse(folder), blocked=False)
+        rewritten = self._unblocked_graph()
         stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in rewritten.graph.initializer}
         hidden, intermediate = self.manifest.dimension, self.manifest.intermediate
         g = Builder()

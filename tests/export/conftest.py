@@ -19,7 +19,7 @@ NEED_EXTRA = {
         "config",
         "distill",
         "graph",
-        "modeling",
+        "jinabert",
         "source",
         "trace",
         "verify",

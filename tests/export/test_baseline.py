@@ -19,7 +19,7 @@ from export.trace import trace
 @pytest.fixture(scope="module")
 def plain(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("plain") / "plain.onnx"
-    trace(load_model(tiny_checkpoint), path, coarse=False)
+    trace(load_model(tiny_checkpoint), path)
     return path
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from export.config import load_config
 from export.errors import ExportError
+from export.models import load_config
 
 FIELDS: dict[str, Any] = {
     "model_type": "bert",

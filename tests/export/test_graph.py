@@ -12,13 +12,12 @@ import pytest
 import torch
 
 from export.checkpoint import load_model
-from export.errors import ExportError
 from export.folder import save_model
-from export.graph import MAX_DENSE_TOKENS, max_dense_tokens, product_names, rewrite
+from export.graph import MAX_DENSE_TOKENS, build, max_dense_tokens, product_names
 from export.graph.builder import FLOAT, Builder, value
+from export.graph.encoder import Encoder
 from export.graph.tokens import Tokens, normalize
-from export.modeling import JinaBertModel
-from export.trace import trace
+from export.models.jinabert import JinaBertModel
 
 Run = Callable[[onnx.ModelProto, np.ndarray, np.ndarray], np.ndarray]
 
@@ -29,10 +28,10 @@ def checkpoint(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture
-def traced(checkpoint: Path, tmp_path: Path) -> tuple[JinaBertModel, onnx.ModelProto]:
+def loaded(checkpoint: Path) -> tuple[JinaBertModel, Encoder]:
     model = load_model(checkpoint)
     model.block_rows = 256
-    return model, trace(model, tmp_path / "coarse.onnx", coarse=True)
+    return model, model.export_weights()
 
 
 def session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
@@ -88,9 +87,9 @@ def test_normalize_is_layer_normalization(channels: int, shape: tuple[int, ...])
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_fp32_is_the_torch_module_at_every_length(traced: tuple[JinaBertModel, onnx.ModelProto]) -> None:
-    model, coarse = traced
-    graph = session(rewrite(coarse, precision="fp32"))
+def test_fp32_is_the_torch_module_at_every_length(loaded: tuple[JinaBertModel, Encoder]) -> None:
+    model, encoder = loaded
+    graph = session(build(encoder, precision="fp32"))
     for length in LENGTHS:
         ids = tokens(length)
         expected, found = in_torch(model, ids), run(graph, ids)
@@ -101,38 +100,36 @@ def test_fp32_is_the_torch_module_at_every_length(traced: tuple[JinaBertModel, o
 @pytest.mark.slow
 @pytest.mark.parametrize("length", [16384, 32768])
 def test_fp32_is_the_torch_module_far_beyond_the_maximum(
-    checkpoint_with: Callable[..., Path], tmp_path: Path, length: int
+    checkpoint_with: Callable[..., Path], length: int
 ) -> None:
     model = load_model(checkpoint_with(num_hidden_layers=1, num_attention_heads=2))  # torch has length² to do
     model.block_rows = 256
-    graph = session(rewrite(trace(model, tmp_path / "coarse.onnx", coarse=True), precision="fp32"))
+    graph = session(build(model.export_weights(), precision="fp32"))
     ids = tokens(length)
     np.testing.assert_allclose(unit(run(graph, ids)), unit(in_torch(model, ids)), atol=1e-5)
 
 
-def test_both_branches_agree(traced: tuple[JinaBertModel, onnx.ModelProto]) -> None:
-    _, coarse = traced
+def test_both_branches_agree(loaded: tuple[JinaBertModel, Encoder]) -> None:
+    _, encoder = loaded
     for precision, worst in (("fp32", 1 - 1e-6), ("int8", 0.9999)):
-        blocked = session(rewrite(coarse, precision=precision))
-        plain = session(rewrite(coarse, precision=precision, blocked=False))
+        blocked = session(build(encoder, precision=precision))
+        plain = session(build(encoder, precision=precision, blocked=False))
         ids = tokens(MAX_DENSE_TOKENS + 200)
         assert (unit(run(blocked, ids)) * unit(run(plain, ids))).sum() > worst
 
 
-def test_int8_is_near_fp32(traced: tuple[JinaBertModel, onnx.ModelProto]) -> None:
-    _, coarse = traced
-    int8, fp32 = (session(rewrite(coarse, precision=precision)) for precision in ("int8", "fp32"))
+def test_int8_is_near_fp32(loaded: tuple[JinaBertModel, Encoder]) -> None:
+    _, encoder = loaded
+    int8, fp32 = (session(build(encoder, precision=precision)) for precision in ("int8", "fp32"))
     for length in (2, 30, 700, 1500):
         ids = tokens(length)
         assert (unit(run(int8, ids)) * unit(run(fp32, ids))).sum() > 0.99
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_padding_and_batch_mates_change_no_bit(
-    traced: tuple[JinaBertModel, onnx.ModelProto], precision: str
-) -> None:
-    _, coarse = traced
-    graph = session(rewrite(coarse, precision=precision))
+def test_padding_and_batch_mates_change_no_bit(loaded: tuple[JinaBertModel, Encoder], precision: str) -> None:
+    _, encoder = loaded
+    graph = session(build(encoder, precision=precision))
     texts = [tokens(length, seed=length)[0] for length in (2, 7, 64, 65, 300, 511)]
     ids = np.zeros((len(texts), 520), np.int64)
     mask = np.zeros_like(ids)
@@ -143,9 +140,9 @@ def test_padding_and_batch_mates_change_no_bit(
         np.testing.assert_array_equal(together[row, : len(text)], run(graph, text[None])[0])
 
 
-def test_long_texts_in_a_batch_or_padded_are_right_too(traced: tuple[JinaBertModel, onnx.ModelProto]) -> None:
-    model, coarse = traced
-    graph = session(rewrite(coarse, precision="fp32"))
+def test_long_texts_in_a_batch_or_padded_are_right_too(loaded: tuple[JinaBertModel, Encoder]) -> None:
+    model, encoder = loaded
+    graph = session(build(encoder, precision="fp32"))
     ids = np.concatenate([tokens(1300, seed=1), tokens(1300, seed=2)])
     for row, found in enumerate(run(graph, ids)):
         np.testing.assert_allclose(unit(found), unit(in_torch(model, ids[row : row + 1])[0]), atol=1e-5)
@@ -157,17 +154,17 @@ def test_long_texts_in_a_batch_or_padded_are_right_too(traced: tuple[JinaBertMod
 
 
 def test_stacks_take_no_room_on_disk(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    coarse = trace(load_model(tiny_checkpoint), tmp_path / "coarse.onnx", coarse=True)
+    encoder = load_model(tiny_checkpoint).export_weights()
     sizes = {}
     for blocked in (False, True):
         folder = tmp_path / str(blocked)
         folder.mkdir()
-        save_model(rewrite(coarse, precision="fp32", blocked=blocked), folder)
+        save_model(build(encoder, precision="fp32", blocked=blocked), folder)
         sizes[blocked] = (folder / "model.onnx.data").stat().st_size
         stored = onnx.load(folder / "model.onnx")
         expected = {
             tensor.name: tensor
-            for tensor in rewrite(coarse, precision="fp32", blocked=blocked).graph.initializer
+            for tensor in build(encoder, precision="fp32", blocked=blocked).graph.initializer
         }
         for tensor in stored.graph.initializer:
             np.testing.assert_array_equal(
@@ -177,22 +174,16 @@ def test_stacks_take_no_room_on_disk(tiny_checkpoint: Path, tmp_path: Path) -> N
     assert sizes[True] - sizes[False] < matrices / 10
 
 
-def test_one_product_alone_can_be_quantised(traced: tuple[JinaBertModel, onnx.ModelProto]) -> None:
-    _, coarse = traced
-    names = product_names(coarse)
+def test_one_product_alone_can_be_quantised(loaded: tuple[JinaBertModel, Encoder]) -> None:
+    _, encoder = loaded
+    names = product_names(encoder)
     assert len(names) == 1 + 2 * 7
     assert len(set(names)) == len(names)
     for name in (names[0], names[5], names[-1]):
-        graph = rewrite(coarse, only={name}, blocked=False)
+        graph = build(encoder, only={name}, blocked=False)
         stored = {
             tensor.name for tensor in graph.graph.initializer if tensor.data_type == onnx.TensorProto.INT8
         }
         assert stored == {name + ".int8"}
     with pytest.raises(ValueError, match="blocked=False"):
-        rewrite(coarse, only={names[0]})
-
-
-def test_a_plain_trace_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    plain = trace(load_model(tiny_checkpoint), tmp_path / "plain.onnx", coarse=False)
-    with pytest.raises(ExportError, match="coarse=True"):
-        rewrite(plain)
+        build(encoder, only={names[0]})

@@ -1,4 +1,4 @@
-"""The traced graphs: any length at any batch size, and one node a layer in the coarse form."""
+"""The traced graph: any length at any batch size."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from onnx import numpy_helper
 
 from export.checkpoint import load_model
 from export.errors import ExportError
-from export.modeling import LAYER_WEIGHTS, JinaBertModel
+from export.models.jinabert import JinaBertModel
 from export.trace import trace
 from tests.paths import SHARED
 
@@ -83,7 +82,7 @@ def model(request: pytest.FixtureRequest) -> JinaBertModel:
 
 @pytest.mark.parametrize("lengths", [LENGTHS, pytest.param((LONG,), marks=pytest.mark.slow)])
 def test_plain_holds_for_every_length(model: JinaBertModel, tmp_path: Path, lengths: tuple[int, ...]) -> None:
-    trace(model, tmp_path / "plain.onnx", coarse=False)
+    trace(model, tmp_path / "plain.onnx")
     worst = worst_difference(model, tmp_path / "plain.onnx", lengths)
     assert max(worst.values()) < 1e-5, worst
 
@@ -92,14 +91,13 @@ def test_plain_holds_for_every_length(model: JinaBertModel, tmp_path: Path, leng
 @pytest.mark.skipif(not TRAINED.is_dir(), reason="needs ../shared/model/jinabert-small-distilled")
 def test_plain_of_a_trained_checkpoint(tmp_path: Path) -> None:
     model = load_model(TRAINED)
-    trace(model, tmp_path / "plain.onnx", coarse=False)
+    trace(model, tmp_path / "plain.onnx")
     worst = worst_difference(model, tmp_path / "plain.onnx", (*LENGTHS, LONG))
     assert max(worst.values()) < 1e-5, worst
 
 
-@pytest.mark.parametrize("coarse", [False, True])
-def test_inputs_and_outputs(model: JinaBertModel, tmp_path: Path, coarse: bool) -> None:
-    graph = trace(model, tmp_path / "model.onnx", coarse=coarse).graph
+def test_inputs_and_outputs(model: JinaBertModel, tmp_path: Path) -> None:
+    graph = trace(model, tmp_path / "model.onnx").graph
     axes = ["batch", "sequence"]
     assert shapes(graph.input) == {
         "input_ids": (onnx.TensorProto.INT64, axes),
@@ -111,49 +109,17 @@ def test_inputs_and_outputs(model: JinaBertModel, tmp_path: Path, coarse: bool) 
 
 
 def test_nothing_of_the_trace_is_as_large_as_a_position_table(model: JinaBertModel, tmp_path: Path) -> None:
-    graph = trace(model, tmp_path / "model.onnx", coarse=False).graph
-    # Weights only: no [heads, 8192, 8192] bias, no token types, no pooler.
+    graph = trace(model, tmp_path / "model.onnx").graph
+    # Weights only: no [heads, 8192, 8192] bias, no pooler.
     parameters = sum(p.numel() for p in model.parameters())
-    token_types = model.embeddings.token_type_embeddings.weight.numel()
     stored = sum(int(np.prod(tensor.dims)) for tensor in graph.initializer)
-    assert 0 <= stored - (parameters - token_types) < 50
-    assert not any("token_type" in tensor.name for tensor in graph.initializer)
-
-
-def test_coarse_nodes(model: JinaBertModel, tmp_path: Path) -> None:
-    graph = trace(model, tmp_path / "coarse.onnx", coarse=True).graph
-    assert [node.op_type for node in graph.node] == ["Gather", "LayerNormalization", "Layer", "Layer"]
-    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    hidden = graph.node[1].output[0]
-    for node, layer in zip(graph.node[2:], model.encoder.layer, strict=True):
-        assert node.domain == "jinabert"
-        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-        assert attributes == {"heads": layer.heads, "eps": pytest.approx(1e-12, rel=1e-6)}
-        assert list(node.input[:2]) == [hidden, "attention_mask"]
-        for name, weight in zip(node.input[2:], LAYER_WEIGHTS, strict=True):
-            assert np.array_equal(weights[name], layer.get_parameter(weight).numpy()), weight
-        hidden = node.output[0]
-    assert hidden == "last_hidden_state"
-    table = weights[graph.node[0].input[0]]
-    assert np.array_equal(table, model.embeddings.word_embeddings.weight.numpy())  # token type 0 folded in
-
-
-def test_coarse_nodes_have_weights_of_equal_value_as_inputs(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    # torch keeps one of several equal tensors and puts Identity nodes in the place of the others.
-    model = load_model(tiny_checkpoint)
-    for layer in model.encoder.layer:
-        layer.mlp.wo.bias.zero_()
-        layer.attention.output.dense.bias.zero_()
-    graph = trace(model, tmp_path / "coarse.onnx", coarse=True).graph
-    names = {tensor.name for tensor in graph.initializer}
-    assert [node.op_type for node in graph.node] == ["Gather", "LayerNormalization", "Layer", "Layer"]
-    assert all(set(node.input[2:]) <= names for node in graph.node[2:])
+    assert abs(stored - parameters) < 150
 
 
 @pytest.mark.parametrize("opset", [17, 20, 21])
 def test_opset(tiny_checkpoint: Path, tmp_path: Path, opset: int) -> None:
     model = load_model(tiny_checkpoint)
-    proto = trace(model, tmp_path / "plain.onnx", coarse=False, opset=opset)
+    proto = trace(model, tmp_path / "plain.onnx", opset=opset)
     assert {entry.domain: entry.version for entry in proto.opset_import} == {"": opset}
     assert onnx.load(tmp_path / "plain.onnx") == proto
     assert max(worst_difference(model, tmp_path / "plain.onnx", (1, 100)).values()) < 1e-5
@@ -162,7 +128,7 @@ def test_opset(tiny_checkpoint: Path, tmp_path: Path, opset: int) -> None:
 @pytest.mark.parametrize("opset", [16, 22])
 def test_opset_refused(tiny_checkpoint: Path, tmp_path: Path, opset: int) -> None:
     with pytest.raises(ExportError, match=f"opset {opset}"):
-        trace(load_model(tiny_checkpoint), tmp_path / "plain.onnx", coarse=False, opset=opset)
+        trace(load_model(tiny_checkpoint), tmp_path / "plain.onnx", opset=opset)
 
 
 def test_nothing_is_said(
@@ -170,8 +136,7 @@ def test_nothing_is_said(
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        trace(load_model(tiny_checkpoint), tmp_path / "plain.onnx", coarse=False)
-        trace(load_model(tiny_checkpoint), tmp_path / "coarse.onnx", coarse=True)
+        trace(load_model(tiny_checkpoint), tmp_path / "plain.onnx")
     assert capfd.readouterr() == ("", "")
     assert caplog.records == []
 
@@ -187,7 +152,7 @@ def test_a_frozen_length_fails(
 
     monkeypatch.setattr(model.embeddings, "forward", branching)
     with pytest.raises(ExportError, match="freeze"):
-        trace(model, tmp_path / "plain.onnx", coarse=False)
+        trace(model, tmp_path / "plain.onnx")
 
 
 def test_the_model_is_as_before(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -195,6 +160,6 @@ def test_the_model_is_as_before(tiny_checkpoint: Path, tmp_path: Path) -> None:
     model.block_rows = 3
     ids, mask = ragged(64, 2, 11)
     before = model(ids, mask).last_hidden_state
-    trace(model, tmp_path / "coarse.onnx", coarse=True)
-    assert (model.coarse, model.block_rows) == (False, 3)
+    trace(model, tmp_path / "plain.onnx")
+    assert model.block_rows == 3
     assert torch.equal(model(ids, mask).last_hidden_state, before)

@@ -16,7 +16,7 @@ from onnx import numpy_helper
 from export import official, report, texts, verify
 from export.checkpoint import load_model
 from export.errors import ExportError
-from export.modeling import JinaBertModel
+from export.models.jinabert import JinaBertModel
 from export.trace import trace
 
 STREAM = [2, *range(5, 20), 3]  # ids of the tiny vocabulary
@@ -30,7 +30,7 @@ def model(tiny_checkpoint: Path) -> JinaBertModel:
 @pytest.fixture(scope="module")
 def plain(model: JinaBertModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("plain") / "plain.onnx"
-    trace(model, path, coarse=False)
+    trace(model, path)
     return path
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from export.graph.builder import FLOAT, INT64, Builder, value
 from export.graph.windows import BLOCK, EPSILON, grid, key_norms, window
-from export.modeling import alibi_slopes
+from export.models.jinabert import alibi_slopes
 
 HEADS, WIDTH = 4, 8
 SLOPES = np.array(alibi_slopes(HEADS), np.float32)
@@ -121,4 +121,3 @@ def test_equal_scores_everywhere(windows: onnxruntime.InferenceSession) -> None:
 def test_steep_heads_are_cut(windows: onnxruntime.InferenceSession) -> None:
     length = 4096
     assert check(windows, normal(0, length, 0.5), normal(1, length, 0.5), length) < 0.75
-

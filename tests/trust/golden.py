@@ -50,16 +50,15 @@ def main() -> None:
 
     from export import folder, graph
     from export.checkpoint import load_model
-    from export.trace import trace
     from tests.export.conftest import tiny_fields, write_checkpoint
 
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         fields = tiny_fields(heads=4, hidden=32, layers=2)
         source = write_checkpoint(work / "checkpoint", fields)
-        traced = trace(load_model(source), work / "coarse.onnx", coarse=True)
+        encoder = load_model(source).export_weights()
         (work / "model").mkdir()
-        files = folder.save_model(graph.rewrite(traced, precision="fp32"), work / "model")
+        files = folder.save_model(graph.build(encoder, precision="fp32"), work / "model")
         manifest = {
             "schema_version": SCHEMA_VERSION,
             "name": "random-fp32",

@@ -1,45 +1,75 @@
-"""JinaBert in torch: post-norm encoder with symmetric ALiBi and a GeGLU feed-forward.
+"""JinaBert: post-norm encoder with symmetric ALiBi and a GeGLU feed-forward (small-en, base-en, base-de, base-zh).
 
 Written from the published description of jina-embeddings-v2 (arXiv 2310.19923) and ALiBi (arXiv 2108.12409). For
-inference only: there is no dropout, no pooler and no masked-LM head. The qk-post-norm variant of base-code is not
-implemented.
-
-The forward pass never branches on the length, so that a trace at one length holds for all.
+inference only: there is no dropout, no pooler and no masked-LM head.
 """
 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from export.config import JinaBertConfig
+from export.config import DEFAULT_MAX_TOKENS, fraction, require, size
+from export.errors import ExportError
+from export.graph.encoder import Encoder, Float
+from export.graph.weights import MATRICES, Shape
+from export.models.interface import Architecture, EncoderConfig, EncoderModel
 
-__all__ = ["LAYER_WEIGHTS", "JinaBertLayer", "JinaBertModel", "alibi_slopes", "attention", "fold_token_types"]
+__all__ = ["ARCHITECTURE", "JinaBertConfig", "JinaBertModel", "alibi_slopes", "attention"]
 
-# Weights of a layer in the order of the inputs of a `jinabert::Layer` node, after hidden and attention_mask.
-LAYER_WEIGHTS = (
-    "attention.self.query.weight",
-    "attention.self.query.bias",
-    "attention.self.key.weight",
-    "attention.self.key.bias",
-    "attention.self.value.weight",
-    "attention.self.value.bias",
-    "attention.output.dense.weight",
-    "attention.output.dense.bias",
-    "attention.output.LayerNorm.weight",
-    "attention.output.LayerNorm.bias",
-    "mlp.gated_layers.weight",
-    "mlp.wo.weight",
-    "mlp.wo.bias",
-    "mlp.layernorm.weight",
-    "mlp.layernorm.bias",
+# Keys of published checkpoints that do not take part in embedding: the tanh pooler on [CLS], the heads of
+# pre-training, and buffers that follow from the sizes.
+UNUSED_KEYS = re.compile(
+    r"pooler\..+|cls\..+|(embeddings\.)?(position_ids|token_type_ids)|(encoder\.)?alibi|.*\.alibi_slopes"
 )
+
+
+class JinaBertConfig(EncoderConfig):
+    """Shape of a JinaBert encoder: ALiBi positions, GeGLU feed-forward, post-norm."""
+
+    model_type = "jina_bert"
+
+    def __init__(self, type_vocab_size: int = 2, **kwargs: Any) -> None:
+        self.type_vocab_size = type_vocab_size
+        super().__init__(**kwargs)
+
+
+def read_config(path: Path, fields: dict[str, Any]) -> JinaBertConfig:
+    """Read the fields of a JinaBert's config.json.
+
+    :param path: the file, for messages.
+    :param fields: its content.
+    :return: the configuration.
+    :raises ExportError: a field names something that is not implemented.
+    """
+    # The values after `missing` are what the reference code assumes when the field is absent.
+    require(path, fields, "position_embedding_type", ("alibi",), missing="absolute")
+    require(path, fields, "feed_forward_type", ("geglu",), missing="original")
+    require(path, fields, "hidden_act", ("gelu",), missing="gelu")
+    require(path, fields, "emb_pooler", (None, "mean"), missing=None)
+    names = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    sizes = {name: size(path, fields, name) for name in names}
+    if sizes["hidden_size"] % sizes["num_attention_heads"]:
+        raise ExportError(
+            f"{path}: hidden_size {sizes['hidden_size']} is not divisible by num_attention_heads "
+            f"{sizes['num_attention_heads']}"
+        )
+    return JinaBertConfig(
+        **sizes,
+        type_vocab_size=size(path, fields, "type_vocab_size", missing=2),
+        max_position_embeddings=size(path, fields, "max_position_embeddings", missing=DEFAULT_MAX_TOKENS),
+        layer_norm_eps=fraction(path, fields, "layer_norm_eps", missing=1e-12),
+    )
 
 
 def alibi_slopes(heads: int) -> list[float]:
@@ -117,12 +147,9 @@ class JinaBertEmbeddings(nn.Module):
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.token_types_folded = False
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        embedded = self.word_embeddings(input_ids)
-        if not self.token_types_folded:
-            embedded = embedded + self.token_type_embeddings.weight[0]
+        embedded = self.word_embeddings(input_ids) + self.token_type_embeddings.weight[0]
         normalised: Tensor = self.LayerNorm(embedded)
         return normalised
 
@@ -198,28 +225,12 @@ class JinaBertLayer(nn.Module):
 
     def __init__(self, config: JinaBertConfig) -> None:
         super().__init__()
-        self.heads = config.num_attention_heads
-        self.eps = config.layer_norm_eps
         self.attention = JinaBertAttention(config)
         self.mlp = JinaBertMLP(config)
 
     def forward(self, hidden: Tensor, mask: Tensor, block_rows: int | None) -> Tensor:
         output: Tensor = self.mlp(self.attention(hidden, mask, block_rows))
         return output
-
-
-class CoarseLayer(torch.autograd.Function):
-    """Stands for a whole layer while tracing: it becomes one node `jinabert::Layer` for a graph rewrite to expand."""
-
-    @staticmethod
-    def forward(ctx: Any, hidden: Tensor, mask: Tensor, heads: int, eps: float, *weights: Tensor) -> Tensor:
-        return hidden.clone()  # a trace records the node and never looks at the values
-
-    @staticmethod
-    def symbolic(g: Any, hidden: Any, mask: Any, heads: int, eps: float, *weights: Any) -> Any:
-        node = g.op("jinabert::Layer", hidden, mask, *weights, heads_i=heads, eps_f=eps)
-        node.setType(hidden.type())  # without it the exporter warns that the shape of the output is unknown
-        return node
 
 
 class JinaBertEncoder(nn.Module):
@@ -230,21 +241,14 @@ class JinaBertEncoder(nn.Module):
         self.layer = nn.ModuleList(JinaBertLayer(config) for _ in range(config.num_hidden_layers))
 
 
-class JinaBertModel(PreTrainedModel):
-    """The encoder of jina-embeddings-v2 small-en and base-en (and of base-de, -es and -zh, tokenizer aside).
-
-    Attributes that change how, and not what, it computes:
-    ``coarse``: trace each layer as one node ``jinabert::Layer``;
-    ``block_rows``: compute attention this many rows at a time, for long texts.
-    """
+class JinaBertModel(EncoderModel):
+    """The encoder of jina-embeddings-v2 small-en, base-en, base-de and base-zh."""
 
     config_class = JinaBertConfig
     base_model_prefix = "bert"
 
     def __init__(self, config: JinaBertConfig) -> None:
         super().__init__(config)
-        self.coarse = False
-        self.block_rows: int | None = None
         self.embeddings = JinaBertEmbeddings(config)
         self.encoder = JinaBertEncoder(config)
         self.post_init()
@@ -270,27 +274,63 @@ class JinaBertModel(PreTrainedModel):
         """
         hidden = self.embeddings(input_ids)
         for layer in self.encoder.layer:
-            if self.coarse and torch.jit.is_tracing():
-                weights = [layer.get_parameter(name) for name in LAYER_WEIGHTS]
-                hidden = CoarseLayer.apply(hidden, attention_mask, layer.heads, layer.eps, *weights)
-            else:
-                hidden = layer(hidden, attention_mask, self.block_rows)
+            hidden = layer(hidden, attention_mask, self.block_rows)
         if return_dict is None:
             return_dict = self.config.use_return_dict
         return BaseModelOutput(last_hidden_state=hidden) if return_dict else (hidden,)
 
+    def fill_buffers(self) -> None:
+        for layer in self.encoder.layer:
+            layer.attention.reset_slopes()
 
-def fold_token_types(model: JinaBertModel) -> None:
-    """Add token type 0, the only one in use, to every row of the word embeddings, in place.
+    def export_weights(self) -> Encoder:
+        config, embeddings = self.config, self.embeddings
+        heads = config.num_attention_heads
+        with torch.no_grad():  # token type 0 is the only one in use
+            table = embeddings.word_embeddings.weight + embeddings.token_type_embeddings.weight[0]
+        return Encoder(
+            table=table.numpy(),
+            norm=(embeddings.LayerNorm.weight.detach().numpy(), embeddings.LayerNorm.bias.detach().numpy()),
+            layers=[
+                layer_parts({name: value.detach().numpy() for name, value in layer.named_parameters()}, heads)
+                for layer in self.encoder.layer
+            ],
+            slopes=np.array(alibi_slopes(heads), np.float32),
+            shape=Shape(config.hidden_size, config.intermediate_size, heads, config.layer_norm_eps),
+        )
 
-    The sum is the one that the forward pass would make, so the output stays the same to the last bit. Folding twice
-    changes nothing.
 
-    :param model: the model to change.
+def layer_parts(given: Mapping[str, Float], heads: int) -> dict[str, NDArray[Any]]:
+    """The parts of a layer for the graph, with what can be computed now computed now.
+
+    1 / sqrt(width) goes into the query. The key's bias adds the same to all scores of a row, which softmax does not
+    see. The weights of a row add up to 1, so the value's bias comes out as it is and goes into the output's.
+
+    :param given: parameter name -> value.
+    :param heads: of the model.
+    :return: the parts, as :mod:`export.graph.encoder` lists them.
     """
-    embeddings = model.embeddings
-    if embeddings.token_types_folded:
-        return
-    with torch.no_grad():
-        embeddings.word_embeddings.weight += embeddings.token_type_embeddings.weight[0]
-    embeddings.token_types_folded = True
+    weights = dict(given)
+    query, value, output = "attention.self.query", "attention.self.value", "attention.output.dense"
+    scale = np.float32((len(weights[query + ".weight"]) // heads) ** -0.5)
+    for name in (query + ".weight", query + ".bias"):
+        weights[name] = weights[name] * scale
+    through = weights[output + ".weight"].astype(np.float64) @ weights.pop(value + ".bias")
+    weights[output + ".bias"] = (weights[output + ".bias"] + through).astype(np.float32)
+    del weights["attention.self.key.bias"]
+    gate, up = np.split(weights.pop("mlp.gated_layers.weight"), 2)
+    weights |= {"mlp.gate.weight": gate, "mlp.up.weight": up}
+    matrices = {name + ".fp32": np.ascontiguousarray(weights.pop(name + ".weight").T) for name in MATRICES}
+    return {**matrices, **weights}
+
+
+ARCHITECTURE = Architecture(
+    name="jinabert",
+    title="JinaBert",
+    model_types=("bert", "jina_bert"),
+    code=("jina-bert-implementation",),
+    marks=frozenset({"mlp.gated_layers.weight", "mlp.wo.weight"}),
+    unused_keys=UNUSED_KEYS,
+    read_config=read_config,
+    model=JinaBertModel,
+)

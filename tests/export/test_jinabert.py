@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from export.checkpoint import load_model, read_state
-from export.modeling import JinaBertModel, alibi_slopes, attention, fold_token_types
+from export.models.jinabert import JinaBertModel, alibi_slopes, attention
 
 erf = np.vectorize(math.erf, otypes=[np.float64])
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -138,16 +138,6 @@ def test_a_text_of_padding_alone_stays_finite(model: JinaBertModel) -> None:
     assert torch.isfinite(run(model, ids, torch.tensor([[1] * 5, [0] * 5]))).all()
 
 
-def test_folding_token_types_is_exact(model: JinaBertModel) -> None:
-    ids = random_ids(2, 9)
-    before = run(model, ids)
-    fold_token_types(model)
-    table = model.embeddings.word_embeddings.weight.clone()
-    assert torch.equal(run(model, ids), before)
-    fold_token_types(model)
-    assert torch.equal(model.embeddings.word_embeddings.weight, table)
-
-
 def test_forms_of_the_output(model: JinaBertModel) -> None:
     ids = random_ids(1, 4)
     mask = torch.ones_like(ids)
@@ -156,10 +146,3 @@ def test_forms_of_the_output(model: JinaBertModel) -> None:
     assert list(named.keys()) == ["last_hidden_state"]
     assert len(plain) == 1
     assert torch.equal(named.last_hidden_state, plain[0])
-
-
-def test_coarse_changes_nothing_outside_a_trace(model: JinaBertModel) -> None:
-    ids = random_ids(1, 4)
-    before = run(model, ids)
-    model.coarse = True
-    assert torch.equal(run(model, ids), before)

@@ -1,0 +1,36 @@
+"""What the graph is built from: an encoder's sizes and weights, whatever its architecture.
+
+A layer is a dict of parts. Matrices are "NAME.fp32", [inputs, outputs], NAME out of ``weights.MATRICES``; vectors have
+the names of JinaBert's checkpoints. What a layer does follows from the parts that it has:
+
+    attention.self.{query, key, value}, attention.output.dense     attention; 1 / sqrt(d) is in the query's parts
+    attention.output.LayerNorm.{weight, bias}                      the norm after attention and residual
+    mlp.{gate, up, wo}                                             wo(GELU(gate(x)) * up(x))
+    mlp.layernorm.{weight, bias}                                   the norm after the feed-forward and residual
+    NAME.bias                                                      a bias of that matrix
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.graph.weights import Arrays, Shape
+
+__all__ = ["Encoder", "Float"]
+
+Float = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Sizes and weights."""
+
+    table: Float  # the embeddings of all tokens, [vocabulary, hidden]
+    norm: tuple[Float, Float]  # of the embeddings: weight and bias, [hidden]
+    layers: Sequence[Arrays]
+    slopes: Float  # of ALiBi, [heads]
+    shape: Shape
