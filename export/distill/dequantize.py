@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import Tensor
 
-from export.config import JinaBertConfig, read_json
+from export.config import read_json
 from export.distill.initialize import layer_norms
 from export.errors import ExportError
 from export.graph.rewrite import EMBEDDINGS
 from export.graph.weights import MATRICES
-from export.modeling import JinaBertModel
+from export.models.jinabert import JinaBertConfig, JinaBertModel
 from runtime.manifest import MANIFEST, MODEL
 
 __all__ = ["gather_copies", "load_model_folder"]

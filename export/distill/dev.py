@@ -20,7 +20,7 @@ from torch.nn import functional
 from export.distill.corpus import sentence_end
 from export.distill.student import encode, hidden_states
 from export.errors import ExportError
-from export.modeling import JinaBertModel
+from export.models.jinabert import JinaBertModel
 from runtime.tokenization.wordpiece import WordPiece
 
 __all__ = ["ScoredPairs", "load_pairs", "ndcg", "retrieval", "spearman", "split_passages"]
