@@ -25,8 +25,7 @@ from export.distill.recipe import NoiseFinetuning, Recipe, Source, load_recipe
 from export.distill.training import rate
 from export.errors import ExportError
 from export.folder import save_model
-from export.graph import rewrite
-from export.trace import trace
+from export.graph import build
 from runtime.tokenization.wordpiece import WordPiece
 from tests.paths import ROOT
 
@@ -510,8 +509,7 @@ def test_a_model_folder_can_be_trained_further(place: Path, tmp_path: Path) -> N
     with torch.no_grad():
         balance(student, run, 16)
         before = teachers.mean(run(student), torch.ones_like(ids))
-        traced = trace(student, tmp_path / "coarse.onnx", coarse=True)
-        save_model(rewrite(traced, precision="int8"), tmp_path)
+        save_model(build(student.export_weights(), precision="int8"), tmp_path)
         manifest = {"precision": "int8", "scheme": "per-token", "layers": 2, "heads": 4, "intermediate": 24}
         (tmp_path / "manifest.json").write_text(json.dumps(manifest))
         loaded = load_model_folder(tmp_path).eval()
