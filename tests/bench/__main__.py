@@ -27,6 +27,11 @@ BENCHMARKS = {
     ),
     "cold-start": ("cold_start", "cold_start", "a process that makes one vector; its phases; its memory"),
     "long": ("long", "long", "time and peak memory from 128 to 100,000 tokens, and what comes back"),
+    "documents": (
+        "documents",
+        "documents",
+        "retrieval of whole stories and meetings by length, next to passages",
+    ),
     "passkey": ("passkey", "passkey", "retrieval from long documents: truncated at 512 tokens and whole"),
     "quality": ("quality", "quality", "similarity of sentences and retrieval, next to peers; the targets"),
     "rag": ("rag", "rag", "retrieval end to end: chunks, late chunks and whole documents in a vector store"),
@@ -37,12 +42,13 @@ BENCHMARKS = {
 }
 
 # These judge the bundled model as it is; the others compare exports of one checkpoint, which need not be its own.
-OF_THE_EMBEDDED = {"quality", "rag", "serve", "bulk", "memory"}
+OF_THE_EMBEDDED = {"documents", "quality", "rag", "serve", "bulk", "memory"}
 
 EXAMPLES = """\
 examples:
   python -m tests.bench throughput --case stsb --rounds 3
   python -m tests.bench quality --systems int8,minilm --sets stsb_test,cranfield
+  python -m tests.bench data && python -m tests.bench documents
   python -m tests.bench all --output ~/figures
 
 Peers live in virtual environments that are made when first needed, under ~/.cache/jinabert-bench, as do the
@@ -60,7 +66,10 @@ def parser() -> argparse.ArgumentParser:
     )
     names = "\n".join(f"{name}: {what}" for name, (_, _, what) in BENCHMARKS.items())
     options.add_argument(
-        "name", metavar="NAME", choices=[*BENCHMARKS, "all"], help=f"one of\n{names}, or all"
+        "name",
+        metavar="NAME",
+        choices=[*BENCHMARKS, "all", "data"],
+        help=f"one of\n{names}, all, or data, which fetches text",
     )
     options.add_argument(
         "--output", metavar="DIR", type=Path, help="JSON and plots (default: the cache folder)"
@@ -108,6 +117,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     :return: the exit code: 0, 1 if a target was missed, or 2 if something is missing.
     """
     options = parser().parse_args(argv)
+    if options.name == "data":
+        from tests.bench import sources
+
+        try:
+            sources.fetch()
+        except sources.SourceError as error:
+            sys.stderr.write(f"python -m tests.bench data: {error}\n")
+            return 2
+        return 0
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     from runtime.bundled import bundled_model
     from runtime.errors import ModelError

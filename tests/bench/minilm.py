@@ -61,7 +61,17 @@ class MiniLM:
         :param batch_size: texts run together, of about equal length, padded.
         :return: [n, 384] float32, in the order given.
         """
-        ids = [self._cut(self.tokenizer.encode(text)) for text in texts]
+        return self.encode_tokens([self.tokenizer.encode(text) for text in texts], batch_size=batch_size)
+
+    def encode_tokens(
+        self, texts: Sequence[Sequence[int]], *, batch_size: int = BATCH
+    ) -> NDArray[np.float32]:
+        """
+        :param texts: token ids, [CLS] and [SEP] included; cut at 256 tokens.
+        :param batch_size: see ``encode``.
+        :return: vectors of length 1, [n, 384] float32.
+        """
+        ids = [self._cut(list(text)) for text in texts]
         order = sorted(range(len(ids)), key=lambda number: len(ids[number]))
         vectors = np.empty((len(ids), DIMENSION), np.float32)
         for start in range(0, len(order), batch_size):
