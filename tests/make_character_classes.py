@@ -42,7 +42,9 @@ def words(split: Callable[[str], list[Any]], text: str) -> list[str]:
 def word_characters() -> Iterable[int]:
     r""":return: `\w` of the Whitespace pre-tokenizer and of added tokens with single_word."""
     split = pre_tokenizers.Whitespace().pre_tokenize_str
-    return (code for code in CODE_POINTS if len(words(split, f"a{chr(code)}")) == 1 and not blank(split, code))
+    return (
+        code for code in CODE_POINTS if len(words(split, f"a{chr(code)}")) == 1 and not blank(split, code)
+    )
 
 
 def blank(split: Callable[[str], list[Any]], code: int) -> bool:
@@ -118,9 +120,7 @@ def prepended() -> list[int]:
 def controls() -> list[int]:
     """:return: What nothing joins, of at most three bytes: with more a cluster is too long to matter."""
     return [
-        code
-        for code in CODE_POINTS
-        if code < 0x10000 and len(replaced(chr(code), chr(code) + ACUTE)) > 1
+        code for code in CODE_POINTS if code < 0x10000 and len(replaced(chr(code), chr(code) + ACUTE)) > 1
     ]
 
 

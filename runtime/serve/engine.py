@@ -94,12 +94,7 @@ class Engine:
         limit = self.settings.memory
         if limit is None:
             return self.max_length
-        free = (
-            limit
-            - rss_bytes()
-            - budget.SPARE_BYTES
-            - self.settings.max_queue_tokens * QUEUE_TOKEN_BYTES
-        )
+        free = limit - rss_bytes() - budget.SPARE_BYTES - self.settings.max_queue_tokens * QUEUE_TOKEN_BYTES
         free -= self.threads * budget.run_bytes(self.short_tokens, self.manifest)
         longest = budget.longest_text(free, self.max_length, self.manifest)
         if longest < MIN_MAX_LENGTH:

@@ -217,7 +217,9 @@ class Lane:
                     pool += [(other, number) for number in other.numbers[len(pool) - REACH_TEXTS :]]
             seed = 0  # its longest text
             lengths = [waiting.work.lengths[number] for waiting, number in pool]
-            plan = batching.plan(lengths, batch_tokens=self._batch_tokens, max_dense_tokens=self._alone_tokens)
+            plan = batching.plan(
+                lengths, batch_tokens=self._batch_tokens, max_dense_tokens=self._alone_tokens
+            )
             taken = [pool[index] for index in next(batch for batch in plan if seed in batch)]
         self._waiting.popleft()
         for waiting in {id(waiting): waiting for waiting, _ in taken}.values():

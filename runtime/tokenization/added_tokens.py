@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import ModelError
+from runtime.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -84,9 +84,12 @@ class TokenMatcher:
             if token.lstrip:
                 while start > end and text[start - 1] in WHITE_SPACE:
                     start -= 1
+                start = max(start, end)
             if token.rstrip:
                 while stop < len(text) and text[stop] in WHITE_SPACE:
                     stop += 1
+            if start >= stop:  # all of it stripped by the token before it
+                continue
             if end < start:
                 parts.append(Part(None, end, start))
             parts.append(Part(token.id, start, stop))
@@ -99,8 +102,8 @@ class TokenMatcher:
 class AddedTokens:
     """All added tokens of a tokenizer.
 
-    `exact` finds those to look for in a text as it is given, `normalized` those to look for in what the normaliser makes
-    of the parts between them; None where there are none.
+    `exact` finds those to look for in a text as it is given, `normalized` those to look for in what the normaliser
+    makes of the parts between them; None where there are none.
 
     :param tokens: In the order of tokenizer.json.
     :param normalize: The tokenizer's normaliser, None where it has none.

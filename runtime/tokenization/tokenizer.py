@@ -6,22 +6,14 @@ unigram.py) adds its model and says which special tokens stand before, between a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from runtime.errors import InputError
 
-from ..errors import InputError
-
+TYPE_CHECKING = False  # typing itself would be a noticeable part of a cold start
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import TypeVar
 
-_T = TypeVar("_T")
-
-
-class EncodedPair(NamedTuple):
-    """Two texts as one sequence, for a model that scores the second against the first."""
-
-    ids: list[int]
-    type_ids: list[int]  # 0 for the first text, the second's number for the second
-    cut_tokens: int  # left out so that the sequence fits
+    _T = TypeVar("_T")
 
 
 class Tokenizer:
@@ -94,13 +86,16 @@ class Tokenizer:
         """
         return values[len(self.prefix) : len(values) - len(self.suffix)]
 
-    def encode_pair(self, first: str, second: str, max_length: int | None = None) -> EncodedPair:
+    def encode_pair(
+        self, first: str, second: str, max_length: int | None = None
+    ) -> tuple[list[int], list[int], int]:
         """Join two texts as rerankers read them: [CLS] a [SEP] b [SEP] for BERT, <s> a </s></s> b </s> for RoBERTa.
 
         :param first: The query: kept whole as long as it fits at all.
         :param second: The document: its end is cut first.
         :param max_length: Most ids of the sequence, special tokens included; None for no limit.
-        :return: Ids, type ids, and how many ids were cut.
+        :return: Ids; a type id for each: 0 up to the second text, `second_type_id` from there on; how many ids
+            were cut.
         :raises InputError: max_length has no room for the special tokens and one more.
         """
         left, right = (list(self.strip_special(self.encode(text))) for text in (first, second))
@@ -115,11 +110,8 @@ class Tokenizer:
             right = right[: room - len(left)]
         before = [*self.prefix, *left, *self.middle]
         after = [*right, *self.suffix]
-        return EncodedPair(
-            before + after,
-            [0] * len(before) + [self.second_type_id] * len(after),
-            total - len(left) - len(right),
-        )
+        types = [0] * len(before) + [self.second_type_id] * len(after)
+        return before + after, types, total - len(left) - len(right)
 
 
 def without_surrogates(text: str) -> str:

@@ -4,7 +4,7 @@ Splitting at white space comes first, because everything else in BERT's normalis
 blanks. So each such chunk ("week.", "The") can be looked up in a cache, and most text costs one dictionary access a
 word. What the cache does not know goes through runtime/tokenization/characters.py and the greedy longest match.
 
-Does not truncate, pad or build batches: see runtime/embedder.py.
+Truncation and pairs of texts: tokenizer.py. Padding and batches: runtime/batching.py.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from os import PathLike
 from runtime.errors import ModelError
 
 from .characters import CharacterTable
+from .tokenizer import Tokenizer
 from .vocabulary import Vocabulary
 
 _SPECIAL = ("[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]")  # taken literally wherever they stand in a text
@@ -30,13 +31,16 @@ _BLOCK = 65_536  # characters split at a time: a line of 10 MB does not become 2
 _NO_BREAKS = ("\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x1f", "\x85")
 
 
-class WordPiece:
+class WordPiece(Tokenizer):
     """A WordPiece vocabulary and what it makes of texts. Safe from several threads.
 
     :param tokens: The vocabulary; a token's index is its id.
     :param lower_case: Lower-case and drop accents first, as uncased BERT does.
     :raises ModelError: [PAD], [UNK], [CLS] or [SEP] is not among the tokens.
     """
+
+    unk_id: int
+    second_type_id = 1
 
     def __init__(self, tokens: Sequence[str] | Vocabulary, *, lower_case: bool = True) -> None:
         self._vocabulary = tokens if isinstance(tokens, Vocabulary) else Vocabulary(tokens)
@@ -52,6 +56,7 @@ class WordPiece:
         self.unk_id = self._special["[UNK]"]
         self.cls_id = self._special["[CLS]"]
         self.sep_id = self._special["[SEP]"]
+        self.prefix, self.middle, self.suffix = (self.cls_id,), (self.sep_id,), (self.sep_id,)
         self.lower_case = lower_case
         self._characters = CharacterTable(lower_case=lower_case)
         self._chunk_ids = _ChunkCache(self._look_up).__getitem__

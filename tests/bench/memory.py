@@ -89,9 +89,7 @@ def memory_sizes(settings: Settings) -> Result:
             budget.run_bytes(tokens, manifest) + budget.SPARE_BYTES,
         )
         peaks.append({"tokens": tokens, **found, "estimate": estimate})
-        megabytes = [
-            f"{value / MEGABYTE:.0f}" for value in (found["loaded"], found["peak"], more, estimate)
-        ]
+        megabytes = [f"{value / MEGABYTE:.0f}" for value in (found["loaded"], found["peak"], more, estimate)]
         rows.append([f"{tokens:,}", *megabytes, figure(found["seconds"] * 1000, "ms")])
     result.tables.append(table)
     result.data["peaks"] = peaks

@@ -15,7 +15,9 @@ LENGTHS = st.lists(st.integers(2, 3000), max_size=300)
 def test_each_text_is_in_one_batch_and_no_limit_is_passed(
     lengths: list[int], batch_tokens: int, batch_size: int | None, max_dense_tokens: int | None
 ) -> None:
-    batches = plan(lengths, batch_tokens=batch_tokens, batch_size=batch_size, max_dense_tokens=max_dense_tokens)
+    batches = plan(
+        lengths, batch_tokens=batch_tokens, batch_size=batch_size, max_dense_tokens=max_dense_tokens
+    )
     assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
     for batch in batches:
         longest = lengths[batch[0]]

@@ -17,9 +17,7 @@ from hypothesis import strategies as st
 from runtime import Embedder
 from tests.paths import MODELS, ROOT
 
-pytestmark = pytest.mark.skipif(
-    not any(MODELS.glob("*/manifest.json")), reason="no bundled model in models/"
-)
+pytestmark = pytest.mark.skipif(not any(MODELS.glob("*/manifest.json")), reason="no bundled model in models/")
 
 WEATHER = ["How is the weather today?", "What is the current weather like today?"]
 TAXES = "The tax return must be filed before the end of May."

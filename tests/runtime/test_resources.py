@@ -81,7 +81,9 @@ def test_default_respects_quota_and_affinity(
     assert resources.default_threads(root) == expected
 
 
-@pytest.mark.parametrize(("memory", "expected"), [("128", 1), ("1769", 1), ("2654", 2), ("10240", 6), ("", 8)])
+@pytest.mark.parametrize(
+    ("memory", "expected"), [("128", 1), ("1769", 1), ("2654", 2), ("10240", 6), ("", 8)]
+)
 def test_default_on_lambda_follows_the_memory_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: str, expected: int
 ) -> None:

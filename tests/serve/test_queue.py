@@ -168,4 +168,6 @@ def test_a_session_that_cannot_be_opened_is_an_error() -> None:
         raise OSError("no such graph")
 
     with pytest.raises(OSError, match="no such graph"):
-        Lane("test", fail, Metrics(), runners=2, max_tokens=1, batch_tokens=1, max_dense_tokens=None, pad_id=0)
+        Lane(
+            "test", fail, Metrics(), runners=2, max_tokens=1, batch_tokens=1, max_dense_tokens=None, pad_id=0
+        )
