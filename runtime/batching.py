@@ -7,6 +7,7 @@ and memory.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,14 +15,15 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
-# Budget of one batch, in token equivalents: its activations then stay in the processor's cache. 4096 takes 1.15 to
+# Budget of one batch, in token equivalents: its activations then stay in the CPU's cache. 4096 takes 1.15 to
 # 1.2 times as long a token; below 512 the many small nodes begin to cost.
 BATCH_TOKENS = 1024
 PARALLEL_BATCH_TOKENS = 512  # the most where each thread has a batch of its own
 ATTENTION_TOKENS = 512  # length at which attention costs as much as everything else
 WASTE_TOKENS = 64  # padding worth accepting to save one more run, in token equivalents
+WINDOW_OVERLAP = 512  # tokens that neighbouring windows over a long text share, at most a quarter of a window
 
 
 def cost(length: int) -> float:
@@ -67,24 +69,41 @@ def plan(
     return batches
 
 
-def pad(
-    flat: NDArray[np.int32], starts: NDArray[np.int64], lengths: NDArray[np.int64], pad_id: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The graph's two inputs for one batch.
+def pad(texts: Sequence[ArrayLike], pad_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Make the graph's two inputs for one batch.
 
-    :param flat: the token ids of all texts, one text after the other.
-    :param starts: [B] where the batch's texts start in `flat`.
-    :param lengths: [B] their tokens, the longest first.
+    :param texts: B times the token ids of a text; at least one text.
     :param pad_id: id of [PAD].
     :return: ids and mask, both [B, L] int64, padded at the end.
     """
-    positions = np.arange(lengths[0])
-    ids = flat.take(starts[:, None] + positions, mode="clip").astype(np.int64)
-    if lengths.min() == lengths[0]:
-        return ids, np.ones_like(ids)
-    real = positions < lengths[:, None]
-    ids[~real] = pad_id
+    lengths = np.array([np.size(text) for text in texts], np.int64)
+    real = np.arange(lengths.max()) < lengths[:, None]
+    ids = np.full(real.shape, pad_id, np.int64)
+    ids[real] = np.concatenate(texts)
     return ids, real.astype(np.int64)
+
+
+def windows(count: int, max_length: int) -> list[tuple[int, int, int]]:
+    """Windows over the tokens of a text of any length.
+
+    :param count: tokens of the text, [CLS] and [SEP] included.
+    :param max_length: tokens of a window, its own [CLS] and [SEP] included.
+    :return: for each window (start, first, end): it covers the tokens from `start` on, as many as fit between
+        its [CLS] and [SEP], and the vectors of tokens first to end - 1 are taken from it. Together they cover
+        0 to count - 1.
+    """
+    inside = max_length - 2
+    last = count - 1
+    if count <= max_length:
+        return [(1, 0, count)]
+    shared = min(WINDOW_OVERLAP, inside // 4)
+    starts = list(range(1, last - inside, inside - shared))
+    starts.append(last - inside)  # the last window is full too, and so has context
+    edges = [0]
+    for one, following in pairwise(starts):
+        edges.append((following + one + inside) // 2)  # the middle of what the two share
+    edges.append(count)
+    return [(start, *edge) for start, edge in zip(starts, pairwise(edges), strict=True)]
 
 
 def run_parallel(work: Callable[[int], None], count: int, threads: int) -> None:

@@ -9,23 +9,19 @@ each token is taken from the window in which it is furthest from an edge.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from itertools import pairwise
+from itertools import accumulate, chain, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from . import pooling
 from .errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
-    from .session import Session
-    from .tokenization.wordpiece import WordPiece
-
-WINDOW_OVERLAP = 512  # tokens that neighbouring windows share, at most a quarter of a window
+    from .model import Model
 
 
 class Chunk(NamedTuple):
@@ -39,8 +35,7 @@ class Chunk(NamedTuple):
 
 
 def encode_chunks(
-    tokenizer: WordPiece,
-    session: Session,
+    model: Model,
     text: str,
     *,
     chunk_tokens: int,
@@ -49,10 +44,9 @@ def encode_chunks(
     max_length: int,
     normalize: bool,
 ) -> list[Chunk]:
-    """Chunks of one text with vectors that were computed over the whole of it.
+    """Cut one text into chunks, with vectors that were computed over the whole of it.
 
-    :param tokenizer: gives ids and offsets.
-    :param session: runs the graph.
+    :param model: a loaded model.
     :param text: any length.
     :param chunk_tokens: tokens of a chunk, [CLS] and [SEP] not counted; the last chunk may have fewer.
     :param overlap: tokens that neighbouring chunks share, less than chunk_tokens.
@@ -65,41 +59,58 @@ def encode_chunks(
     :raises OutputError: a vector is not finite.
     """
     if overlap >= chunk_tokens:
-        raise InputError(f"overlap={overlap}: fewer than the {chunk_tokens} tokens of a chunk wanted")
-    ids, offsets = tokenizer.encode_with_offsets(text)
+        raise InputError(f"overlap={overlap}: must be less than chunk_tokens={chunk_tokens}")
+    ids, offsets = model.tokenizer.encode_with_offsets(text)
     last = len(ids) - 1  # of [SEP]; [CLS] is 0
     if spans is None:
         ranges = _equal_ranges(last, chunk_tokens, overlap)
-        places = [(offsets[first][0], offsets[end - 1][1]) for first, end in ranges]
+        spans = [(offsets[first][0], offsets[end - 1][1]) for first, end in ranges]
     else:
-        places = [_span(number, span, len(text)) for number, span in enumerate(spans)]
-        ranges = _ranges_of_spans(places, offsets[1:last])
+        spans = [_check_span(number, span, len(text)) for number, span in enumerate(spans)]
+        ranges = _ranges_of_spans(spans, offsets[1:last])
     if not ranges:
         return []
-    # The special tokens join the chunks at the ends.
-    ranges = [(0 if first == 1 else first, end + 1 if end == last else end) for first, end in ranges]
-
-    sums = np.zeros((len(ranges), session.dimension), np.float64)
-    for start, first, end in windows(len(ids), max_length):
-        stop = min(start + max_length - 2, last)  # the window's own tokens are start .. stop
-        row = np.array([[ids[0], *ids[start:stop], ids[last]]], np.int64)
-        hidden = session.run(row, np.ones_like(row))
-        with np.errstate(over="ignore", invalid="ignore"):  # found by check_finite
-            for number, (left, right) in enumerate(ranges):
-                left, right = max(left, first), min(right, end)
-                if left < right:
-                    sums[number] += pooling.totals(hidden[:, left - start + 1 : right - start + 1])[0]
-    counts = np.array([[end - first] for first, end in ranges], np.float64)
-    vectors = pooling.finish(sums / counts, normalize)
-    pooling.check_finite(vectors, "chunks", range(len(ranges)))
+    ranges = _with_special_tokens(ranges, last)
+    vectors = model.embed_ranges(ids, ranges, max_length=max_length, normalize=normalize)
     return [
-        Chunk(start, end, text[start:end], ranges[number][1] - ranges[number][0], vectors[number])
-        for number, (start, end) in enumerate(places)
+        Chunk(start, stop, text[start:stop], end - first, vector)
+        for (start, stop), (first, end), vector in zip(spans, ranges, vectors, strict=True)
     ]
 
 
+def joined_length(texts: Sequence[NDArray[np.int32]]) -> int:
+    """Count the tokens of texts that are read as one, see embed_joined."""
+    return 2 + sum(len(text) - 2 for text in texts)
+
+
+def embed_joined(
+    model: Model, texts: Sequence[NDArray[np.int32]], *, max_length: int, normalize: bool
+) -> NDArray[np.float32]:
+    """Late chunking of texts that are tokenized already: read as one text, a vector each.
+
+    :param model: a loaded model.
+    :param texts: n times token ids, [CLS] and [SEP] included. One without a token between them has no part in the
+        whole: its vector is that of an empty text.
+    :param max_length: most tokens of one pass; more go through overlapping windows of this size.
+    :param normalize: give vectors of Euclidean length 1.
+    :return: [n, D] float32.
+    :raises OutputError: a vector is not finite.
+    """
+    own: list[list[int]] = [text[1:-1].tolist() for text in texts]
+    ids = [int(texts[0][0]), *chain.from_iterable(own), int(texts[0][-1])]
+    ranges = pairwise(accumulate(map(len, own), initial=1))
+    filled = {number: edges for number, edges in enumerate(ranges) if edges[0] < edges[1]}
+    vectors = np.empty((len(texts), model.dimension), np.float32)
+    if len(filled) < len(texts):
+        vectors[:] = model.embed_batch([[ids[0], ids[-1]]], normalize=normalize)
+    if filled:
+        widened = _with_special_tokens(filled.values(), len(ids) - 1)
+        vectors[list(filled)] = model.embed_ranges(ids, widened, max_length=max_length, normalize=normalize)
+    return vectors
+
+
 def find_spans(text: str, parts: Iterable[str], starts: Iterable[int | None] = ()) -> list[tuple[int, int]]:
-    """Where the parts that a splitter cut out of a text stand in it.
+    """Find where the parts that a splitter cut out of a text stand in it.
 
     Parts come in the order of the text and may overlap: none starts or ends before the one before it. Each is taken to
     be at the first place where that holds, so that those after it are found too.
@@ -137,29 +148,6 @@ def find_spans(text: str, parts: Iterable[str], starts: Iterable[int | None] = (
     return spans
 
 
-def windows(count: int, max_length: int) -> list[tuple[int, int, int]]:
-    """Windows over the tokens of a text of any length.
-
-    :param count: tokens of the text, [CLS] and [SEP] included.
-    :param max_length: tokens of a window, its own [CLS] and [SEP] included.
-    :return: for each window (start, first, end): it covers the tokens from `start` on, as many as fit between
-        its [CLS] and [SEP], and the vectors of tokens first to end - 1 are taken from it. Together they cover
-        0 to count - 1.
-    """
-    inside = max_length - 2
-    last = count - 1
-    if count <= max_length:
-        return [(1, 0, count)]
-    shared = min(WINDOW_OVERLAP, inside // 4)
-    starts = list(range(1, last - inside, inside - shared))
-    starts.append(last - inside)  # the last window is full too, and so has context
-    edges = [0]
-    for one, following in pairwise(starts):
-        edges.append((following + one + inside) // 2)  # the middle of what the two share
-    edges.append(count)
-    return [(start, *edge) for start, edge in zip(starts, pairwise(edges), strict=True)]
-
-
 def _equal_ranges(last: int, chunk_tokens: int, overlap: int) -> list[tuple[int, int]]:
     ranges = []
     for first in range(1, last, chunk_tokens - overlap):
@@ -169,14 +157,19 @@ def _equal_ranges(last: int, chunk_tokens: int, overlap: int) -> list[tuple[int,
     return ranges
 
 
-def _span(number: int, span: Any, length: int) -> tuple[int, int]:
+def _with_special_tokens(ranges: Iterable[tuple[int, int]], last: int) -> list[tuple[int, int]]:
+    """Widen ranges of a text's tokens by [CLS] and [SEP] where they hold the first or the last of them."""
+    return [(0 if first == 1 else first, end + 1 if end == last else end) for first, end in ranges]
+
+
+def _check_span(number: int, span: Any, length: int) -> tuple[int, int]:
     try:
         start, end = (int(edge) for edge in span)
     except (TypeError, ValueError):
-        raise InputError(f"spans[{number}] is {span!r}: a pair (start, end) of characters wanted") from None
+        raise InputError(f"spans[{number}] is {span!r}: expected a pair (start, end) of characters") from None
     if not 0 <= start < end <= length:
         raise InputError(
-            f"spans[{number}] is ({start}, {end}): 0 <= start < end <= {length} (the text's length) wanted"
+            f"spans[{number}] is ({start}, {end}): must be 0 <= start < end <= {length} (the text's length)"
         )
     return start, end
 

@@ -1,6 +1,6 @@
 """Embedder: texts in, vectors out.
 
-It ties together the tokenizer, the plan of batches, the session and the pooling, each in a file of its own.
+It ties together the tokenizer, the plan of batches and the model, each in a file of its own.
 """
 
 from __future__ import annotations
@@ -14,12 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 import numpy as np
 
 from . import batching, pooling
-from .bundled import bundled_model
-from .errors import InputError, ModelError, TextTooLongError
-from .manifest import VOCABULARY, Manifest, check_files, load_manifest
-from .resources import default_threads
-from .session import Session
-from .tokenization.wordpiece import WordPiece
+from .errors import InputError, TextTooLongError
+from .model import Model, load_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,9 +24,13 @@ if TYPE_CHECKING:
 
     from .chunking import Chunk
     from .cli.progress import Progress
+    from .manifest import Manifest
+    from .tokenization.wordpiece import WordPiece
 
 SHRINK_BATCHES = 8  # encode gives memory back at its end if it took this many batches: then that costs little
-PARALLEL_TOKENS = 8192  # from here on an encode is worth opening a second session for, see parallel.py
+PARALLEL_TOKENS = (
+    8192  # from here on an encode is worth opening a second session for, see batching.run_parallel
+)
 PARALLEL_BATCHES = 2  # for each thread, at least: so that all of them end at about the same time
 MIN_MAX_LENGTH = 3  # [CLS], one token, [SEP]
 
@@ -63,48 +63,44 @@ class Embedder:
         """Load a model folder: check its files, read the vocabulary, open the graph.
 
         :param model: model folder made by `python -m export`; None for the bundled model.
-        :param threads: threads to compute with; None for as many processors as this process may use.
+        :param threads: threads to compute with; None for as many CPU cores as this process may use.
         :param verify: compare the SHA-256 of each file too, not only its size and checksum.
         :raises ModelError: the folder or a file in it is missing, damaged or of another kind.
         :raises InputError: threads is not a positive number.
         """
-        threads = default_threads() if threads is None else _whole("threads", threads, least=1)
-        self._folder = bundled_model() if model is None else os.fspath(model)
-        self._manifest = load_manifest(self._folder)
-        check_files(self._folder, self._manifest, verify)
-        vocabulary = os.path.join(self._folder, VOCABULARY)
-        self._tokenizer = WordPiece.from_file(vocabulary, lower_case=self._manifest.lower_case)
-        if len(self._tokenizer) > self._manifest.vocabulary:
-            raise ModelError(
-                f"{vocabulary}: {len(self._tokenizer):,} tokens where the model has {self._manifest.vocabulary:,}: "
-                "it belongs to another model; put the right vocab.txt there"
-            )
-        self._session = Session(self._folder, self._manifest, threads)
+        if threads is not None:
+            threads = check_int("threads", threads, least=1)
+        self._model = load_model(model, threads=threads, verify=verify)
+
+    @property
+    def model(self) -> Model:
+        """The loaded folder: token ids in, vectors out."""
+        return self._model
 
     @property
     def dimension(self) -> int:
         """D, the length of a vector."""
-        return self._manifest.dimension
+        return self._model.dimension
 
     @property
     def max_tokens(self) -> int:
         """Longest text the model was made for, in tokens with [CLS] and [SEP]: the default max_length."""
-        return self._manifest.max_tokens
+        return self.manifest.max_tokens
 
     @property
     def threads(self) -> int:
         """Threads that one run computes with."""
-        return self._session.threads
+        return self._model.session.threads
 
     @property
     def manifest(self) -> Manifest:
         """What the model folder says about itself."""
-        return self._manifest
+        return self._model.manifest
 
     @property
     def tokenizer(self) -> WordPiece:
         """What makes ids of texts: `tokenizer.encode(text)`."""
-        return self._tokenizer
+        return self._model.tokenizer
 
     @overload
     def encode(
@@ -179,9 +175,9 @@ class Embedder:
         start = time.perf_counter()
         limit = self._limit(max_length)
         _check_overflow(overflow)
-        batch_tokens = _whole("batch_tokens", batch_tokens, least=1)
+        batch_tokens = check_int("batch_tokens", batch_tokens, least=1)
         if batch_size is not None:
-            batch_size = _whole("batch_size", batch_size, least=1)
+            batch_size = check_int("batch_size", batch_size, least=1)
         if not convert_to_numpy:
             raise InputError("convert_to_numpy=False: only numpy arrays are returned; convert them yourself")
         if normalize_embeddings is not None:
@@ -225,15 +221,13 @@ class Embedder:
         limit = self._limit(max_length)
         _check_overflow(overflow)
         _check_text(text)
-        ids, offsets = self._tokenizer.encode_with_offsets(text)
+        ids, offsets = self._model.tokenizer.encode_with_offsets(text)
         if len(ids) > limit:
             if overflow == "error":
                 raise TextTooLongError(0, len(ids), limit)
             ids, offsets = [*ids[: limit - 1], ids[-1]], [*offsets[: limit - 1], offsets[-1]]
-        row = np.array([ids], np.int64)
-        vectors = self._session.run(row, np.ones_like(row))[0]
-        pooling.check_finite(vectors, "token", range(len(ids)))
-        return Tokens(row[0], np.array(offsets, np.int64).reshape(-1, 2), vectors)
+        vectors = self._model.embed_tokens(ids)
+        return Tokens(np.array(ids, np.int64), np.array(offsets, np.int64).reshape(-1, 2), vectors)
 
     def encode_chunks(
         self,
@@ -254,11 +248,10 @@ class Embedder:
 
         _check_text(text)
         return encode_chunks(
-            self._tokenizer,
-            self._session,
+            self._model,
             text,
-            chunk_tokens=_whole("chunk_tokens", chunk_tokens, least=1),
-            overlap=_whole("overlap", overlap, least=0),
+            chunk_tokens=check_int("chunk_tokens", chunk_tokens, least=1),
+            overlap=check_int("overlap", overlap, least=0),
             spans=spans,
             max_length=self._limit(max_length),
             normalize=normalize,
@@ -278,12 +271,12 @@ class Embedder:
         :raises TypeError: a text is not a str.
         """
         if isinstance(texts, str):
-            return self._tokenizer.count(texts)
+            return self._model.tokenizer.count(texts)
         counts = []
         for number, text in enumerate(_iterable(texts)):
             if not isinstance(text, str):
                 raise _not_text(number, text)
-            counts.append(self._tokenizer.count(text))
+            counts.append(self._model.tokenizer.count(text))
         return counts
 
     def similarity(
@@ -305,12 +298,11 @@ class Embedder:
 
         :param tokens: length of the run.
         """
-        row = np.full((1, _whole("tokens", tokens, least=1)), self._tokenizer.pad_id, np.int64)
-        self._session.run(row, np.ones_like(row))
+        self._model.run([[self.tokenizer.pad_id] * check_int("tokens", tokens, least=1)])
 
     def close(self) -> None:
         """Free the model. Using the Embedder afterwards raises JinaBertError."""
-        self._session.close()
+        self._model.close()
 
     def __enter__(self) -> Embedder:
         return self
@@ -319,8 +311,10 @@ class Embedder:
         self.close()
 
     def __repr__(self) -> str:
-        manifest = self._manifest
-        return f"Embedder({self._folder!r}: {manifest.name}, {manifest.precision}, {self.threads} threads)"
+        manifest = self.manifest
+        return (
+            f"Embedder({self._model.folder!r}: {manifest.name}, {manifest.precision}, {self.threads} threads)"
+        )
 
     def _tokenize(
         self, texts: Iterable[str], limit: int, overflow: str
@@ -328,7 +322,7 @@ class Embedder:
         # One flat array instead of a list per text: a million short texts then cost 4 bytes a token.
         flat, lengths = array("i"), []
         truncated = cut = 0
-        tokenize = self._tokenizer.encode
+        tokenize = self._model.tokenizer.encode
         for number, text in enumerate(_iterable(texts)):
             if not isinstance(text, str):
                 raise _not_text(number, text)
@@ -355,27 +349,29 @@ class Embedder:
     ) -> None:
         """Fill `vectors`, longest texts first, in batches one after the other or, where there are many, side by
         side."""
-        threads, max_dense_tokens = self._session.threads, self._manifest.max_dense_tokens
+        model, threads = self._model, self.threads
+        max_dense_tokens = model.manifest.max_dense_tokens
         several = threads > 1 and len(flat) >= PARALLEL_TOKENS
         if several:
             batch_tokens = min(batch_tokens, batching.PARALLEL_BATCH_TOKENS)
         plan = batching.plan(
             lengths, batch_tokens=batch_tokens, batch_size=batch_size, max_dense_tokens=max_dense_tokens
         )
-        all_ids, all_lengths = np.frombuffer(flat, np.int32), np.array(lengths, np.int64)
-        starts = np.cumsum(all_lengths) - all_lengths
+        all_ids = np.frombuffer(flat, np.int32)
+        ends = np.cumsum(lengths, dtype=np.int64)
+        starts = ends - lengths
 
         def embed(number: int, batch_parallel: bool = False) -> None:
             batch = plan[number]
-            own = all_lengths[batch]
-            ids, mask = batching.pad(all_ids, starts[batch], own, self._tokenizer.pad_id)
-            last_of_many = number == len(plan) - 1 >= SHRINK_BATCHES - 1
-            hidden = self._session.run(ids, mask, shrink=last_of_many, batch_parallel=batch_parallel)
-            result = pooling.finish(pooling.means(hidden, own), normalize)
-            pooling.check_finite(result, "texts", batch)
-            vectors[batch] = result
+            vectors[batch] = model.embed_batch(
+                [all_ids[starts[text] : ends[text]] for text in batch],
+                normalize=normalize,
+                numbers=batch,
+                shrink=number == len(plan) - 1 >= SHRINK_BATCHES - 1,
+                batch_parallel=batch_parallel,
+            )
             if progress:
-                progress.add(len(batch), int(own.sum()))
+                progress.add(len(batch), sum(lengths[text] for text in batch))
 
         # Texts in blocks take all threads, and the last batch gives memory back when the others are done with it.
         first = sum(max_dense_tokens is not None and lengths[batch[0]] > max_dense_tokens for batch in plan)
@@ -384,19 +380,19 @@ class Embedder:
         for number in range(first if several else len(plan)):
             embed(number)
         if several:
-            from .batching import run_parallel
-
-            self._session.open_single_thread_session()
+            model.session.open_single_thread_session()
             try:
-                run_parallel(lambda number: embed(first + number, batch_parallel=True), end - first, threads)
+                batching.run_parallel(
+                    lambda number: embed(first + number, batch_parallel=True), end - first, threads
+                )
             finally:
-                self._session.close_single_thread_session()
+                model.session.close_single_thread_session()
             embed(end)
 
     def _limit(self, max_length: int | None) -> int:
         if max_length is None:
-            return self._manifest.max_tokens
-        return _whole("max_length", max_length, least=MIN_MAX_LENGTH)
+            return self.manifest.max_tokens
+        return check_int("max_length", max_length, least=MIN_MAX_LENGTH)
 
     def _vectors(self, side: Any) -> NDArray[np.float64]:
         if isinstance(side, str):
@@ -408,7 +404,7 @@ class Embedder:
         vectors = np.asarray(side, np.float64)
         if vectors.ndim not in (1, 2) or vectors.shape[-1] != self.dimension:
             raise InputError(
-                f"vectors of shape {list(vectors.shape)}: [{self.dimension}] or [n, {self.dimension}] wanted"
+                f"vectors of shape {list(vectors.shape)}: expected [{self.dimension}] or [n, {self.dimension}]"
             )
         norms = np.sqrt((vectors * vectors).sum(axis=-1, keepdims=True))
         unit: NDArray[np.float64] = vectors / np.maximum(norms, pooling.MIN_NORM)
@@ -433,16 +429,23 @@ def _check_text(text: object) -> None:
 
 def _check_overflow(overflow: object) -> None:
     if overflow not in ("truncate", "error"):
-        raise InputError(f"overflow={overflow!r}: 'truncate' or 'error' wanted")
+        raise InputError(f"overflow={overflow!r}: must be 'truncate' or 'error'")
 
 
-def _whole(name: str, value: object, *, least: int) -> int:
+def check_int(name: str, value: object, *, least: int) -> int:
+    """Refuse what is no integer or out of range.
+
+    :param name: of the argument, for the message.
+    :param value: what was given.
+    :param least: smallest value allowed.
+    :raises InputError: naming the argument, the value and what is expected.
+    """
     try:
         if isinstance(value, bool):
             raise TypeError
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
-        raise InputError(f"{name}={value!r}: a whole number wanted") from None
+        raise InputError(f"{name}={value!r}: expected an integer") from None
     if not least <= number < 1 << 31:
-        raise InputError(f"{name}={value!r}: a number from {least:,} to {(1 << 31) - 1:,} wanted")
+        raise InputError(f"{name}={value!r}: must be from {least:,} to {(1 << 31) - 1:,}")
     return number

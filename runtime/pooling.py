@@ -22,8 +22,8 @@ BLOCK_ROWS = 32  # rows added in float32 before the float64 accumulator takes ov
 MIN_NORM = 1e-12  # as torch.nn.functional.normalize: a zero vector stays zero
 
 
-def totals(rows: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Sums of token vectors: float32 inside blocks of BLOCK_ROWS rows, float64 over the blocks.
+def segment_sums(rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Sum token vectors: float32 inside blocks of BLOCK_ROWS rows, float64 over the blocks.
 
     The additions of one text come in the order of its tokens, whatever G is.
 
@@ -31,16 +31,16 @@ def totals(rows: NDArray[np.float32]) -> NDArray[np.float64]:
     :return: [G, D] float64, with an error near that of a float64 sum at a quarter of its time.
     """
     count, length, width = rows.shape
-    whole = length // BLOCK_ROWS * BLOCK_ROWS
-    sums: NDArray[np.float64] = np.add.reduce(rows[:, whole:], axis=1).astype(np.float64)  # zeros for no rows
-    if whole:
-        blocks = np.add.reduce(rows[:, :whole].reshape(count, -1, BLOCK_ROWS, width), axis=2)
+    full = length // BLOCK_ROWS * BLOCK_ROWS  # rows in full blocks
+    sums: NDArray[np.float64] = np.add.reduce(rows[:, full:], axis=1).astype(np.float64)  # zeros for no rows
+    if full:
+        blocks = np.add.reduce(rows[:, :full].reshape(count, -1, BLOCK_ROWS, width), axis=2)
         sums += np.add.reduce(blocks.astype(np.float64), axis=1)
     return sums
 
 
-def means(hidden: NDArray[np.float32], lengths: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Mean of each text's first tokens; padding rows are not read.
+def mean_pool(hidden: NDArray[np.float32], lengths: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Average each text's token vectors; padding rows are not read.
 
     :param hidden: [B, L, D] float32 token vectors.
     :param lengths: [B] tokens of each text; equal lengths next to each other are summed in one go.
@@ -50,22 +50,23 @@ def means(hidden: NDArray[np.float32], lengths: NDArray[np.int64]) -> NDArray[np
     edges = [0, *(np.flatnonzero(np.diff(lengths)) + 1).tolist(), len(lengths)]
     with np.errstate(over="ignore", invalid="ignore"):  # found by check_finite
         for first, end in pairwise(edges):
-            sums[first:end] = totals(hidden[first:end, : lengths[first]])
+            sums[first:end] = segment_sums(hidden[first:end, : lengths[first]])
     sums /= lengths[:, None]
     return sums
 
 
-def finish(vectors: NDArray[np.float64], normalize: bool) -> NDArray[np.float32]:
-    """Unit length if asked for, and float32.
+def normalize(vectors: NDArray[np.float64], unit_length: bool | Sequence[bool]) -> NDArray[np.float32]:
+    """Scale vectors to Euclidean length 1 where asked for, and round them to float32.
 
     :param vectors: [B, D] float64.
-    :param normalize: divide each row by its Euclidean length.
+    :param unit_length: whether to divide a row by its length; for all rows, or B times.
     :return: [B, D] float32.
     """
-    with np.errstate(over="ignore", invalid="ignore"):
-        if normalize:
-            norms = np.sqrt(np.add.reduce(vectors * vectors, axis=1, keepdims=True))
-            vectors = vectors / np.maximum(norms, MIN_NORM)
+    with np.errstate(over="ignore", invalid="ignore"):  # found by check_finite
+        if np.any(unit_length):
+            norms = np.sqrt(np.add.reduce(vectors * vectors, axis=1))
+            divisors = np.where(unit_length, np.maximum(norms, MIN_NORM), 1.0)
+            vectors = vectors / divisors[:, None]
         return vectors.astype(np.float32)
 
 

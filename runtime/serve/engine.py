@@ -8,7 +8,6 @@ are none.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -16,13 +15,12 @@ import numpy as np
 from runtime import batching
 from runtime.api import budget
 from runtime.api.errors import ServiceError
-from runtime.bundled import bundled_model
-from runtime.embedder import MIN_MAX_LENGTH, Embedder
+from runtime.chunking import embed_joined, joined_length
+from runtime.embedder import MIN_MAX_LENGTH
 from runtime.errors import InputError, OutOfMemoryError
-from runtime.resources import default_threads, rss_bytes
-from runtime.session import Session
+from runtime.model import Model, load_model
+from runtime.resources import rss_bytes
 
-from .late import late_chunks
 from .queue import Lane
 from .requests import Texts, Whole, Work
 
@@ -57,36 +55,33 @@ class Engine:
         :param metrics: told of batches and cut texts.
         :raises JinaBertError: the model cannot be loaded, or no text fits into budget.
         """
-        folder = bundled_model() if settings.model is None else settings.model
-        threads = default_threads() if settings.threads is None else settings.threads
-        embedder = Embedder(folder, threads=threads, verify=settings.verify)
+        model = load_model(settings.model, threads=settings.threads, verify=settings.verify)
         self.settings = settings
-        self.manifest = manifest = embedder.manifest
-        self.tokenizer = tokenizer = embedder.tokenizer
-        self.dimension = embedder.dimension
-        self.threads = embedder.threads
-        self.max_length = settings.max_length or embedder.max_tokens
+        self.manifest = manifest = model.manifest
+        self.tokenizer = model.tokenizer
+        self.dimension = model.dimension
+        self.threads = model.session.threads
+        self.max_length = settings.max_length or manifest.max_tokens
         if self.max_length < MIN_MAX_LENGTH:
             raise InputError(f"--max-length {self.max_length}: at least {MIN_MAX_LENGTH} wanted")
         self.short_tokens = min(SHORT_TOKENS, manifest.max_dense_tokens or SHORT_TOKENS)
         self.batch_tokens = batching.PARALLEL_BATCH_TOKENS if self.threads > 1 else batching.BATCH_TOKENS
         self._metrics = metrics
 
-        def lane(name: str, opened: Session | None, runners: int, nice: int) -> Lane:
+        def lane(name: str, open_model: Callable[[], Model], runners: int, nice: int) -> Lane:
             return Lane(
                 name,
-                lambda: opened or Session(os.fspath(folder), manifest, threads),
+                open_model,
                 metrics,
                 runners=runners,
                 max_tokens=settings.max_queue_tokens,
                 batch_tokens=self.batch_tokens,
                 max_dense_tokens=manifest.max_dense_tokens,
-                pad_id=tokenizer.pad_id,
                 nice=nice,
             )
 
-        self.short = lane("short", embedder._session, self.threads, 0)
-        self.long = lane("long", None, 1, LONG_NICE)
+        self.short = lane("short", lambda: model, self.threads, 0)
+        self.long = lane("long", model.with_own_session, 1, LONG_NICE)
         self.longest = self._longest()
 
     def _longest(self) -> int:
@@ -185,7 +180,11 @@ class Engine:
     def start_chunks(self, prepared: Prepared, normalize: bool, done: Callable[[], None]) -> Work:
         """As start, for texts that are read as one."""
         window = min(self.max_length, self.longest)
-        tokens, compute = late_chunks(prepared.texts, window, normalize)
+        tokens = joined_length(prepared.texts)
+
+        def compute(model: Model) -> NDArray[np.float32]:
+            return embed_joined(model, prepared.texts, max_length=window, normalize=normalize)
+
         work = Whole(tokens, len(prepared.texts), self.dimension, compute)
         work.done = done
         short = tokens <= self.short_tokens

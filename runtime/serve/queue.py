@@ -14,9 +14,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
-from runtime import batching, pooling
+from runtime import batching
 from runtime.api.errors import ServiceError
 from runtime.embedder import SHRINK_BATCHES
 from runtime.errors import OutOfMemoryError, OutputError
@@ -26,9 +24,7 @@ from .requests import Texts, Whole, Work
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from numpy.typing import NDArray
-
-    from runtime.session import Session
+    from runtime.model import Model
 
     from .metrics import Metrics
 
@@ -61,35 +57,32 @@ class Lane:
     def __init__(
         self,
         name: str,
-        open_session: Callable[[], Session],
+        open_model: Callable[[], Model],
         metrics: Metrics,
         *,
         runners: int,
         max_tokens: int,
         batch_tokens: int,
         max_dense_tokens: int | None,
-        pad_id: int,
         nice: int = 0,
     ) -> None:
         """Start the threads.
 
         :param name: for metrics and threads.
-        :param open_session: called once, by the first thread, whose priority the session's own threads inherit.
+        :param open_model: called once, by the first thread, whose priority the session's own threads inherit.
         :param metrics: where texts and batches are counted.
         :param runners: threads. Several compute a batch each, with one thread; a single one lets the session use its.
         :param max_tokens: that may wait or run.
         :param batch_tokens: budget of a batch, see batching.py.
         :param max_dense_tokens: texts with more tokens share no batch; None for no such limit.
-        :param pad_id: of [PAD].
         :param nice: by how much its threads yield to others; needs Linux.
-        :raises JinaBertError: the session cannot be opened.
+        :raises JinaBertError: the model cannot be opened.
         """
         self.name = name
         self.tokens = 0
         self.max_tokens = max_tokens
         self._batch_tokens = batch_tokens
-        self._alone_tokens = max_dense_tokens
-        self._pad_id = pad_id
+        self._max_dense_tokens = max_dense_tokens
         self._nice = nice
         self._metrics = metrics
         self._ready = threading.Condition()
@@ -99,20 +92,20 @@ class Lane:
         self._closing = False
         self._rate = FIRST_RATE
         self._several = runners > 1
-        self._opened: Session | BaseException | None = None
+        self._opened: Model | BaseException | None = None
         metrics.watch(self)
-        self._threads = [self._start(number, open_session) for number in range(runners)]
+        self._threads = [self._start(number, open_model) for number in range(runners)]
 
-    def _start(self, number: int, open_session: Callable[[], Session]) -> threading.Thread:
+    def _start(self, number: int, open_model: Callable[[], Model]) -> threading.Thread:
         opened = threading.Event()
 
         def body() -> None:
             _yield_to_others(self._nice)
             if number == 0:
                 try:
-                    self._opened = session = open_session()
+                    self._opened = model = open_model()
                     if self._several:
-                        session.open_single_thread_session()
+                        model.session.open_single_thread_session()
                 except BaseException as error:
                     self._opened = error
                 finally:
@@ -218,7 +211,7 @@ class Lane:
             seed = 0  # its longest text
             lengths = [waiting.work.lengths[number] for waiting, number in pool]
             plan = batching.plan(
-                lengths, batch_tokens=self._batch_tokens, max_dense_tokens=self._alone_tokens
+                lengths, batch_tokens=self._batch_tokens, max_dense_tokens=self._max_dense_tokens
             )
             taken = [pool[index] for index in next(batch for batch in plan if seed in batch)]
         self._waiting.popleft()
@@ -235,39 +228,32 @@ class Lane:
 
     def _run(self, batch: Batch) -> None:
         assert not isinstance(self._opened, BaseException)
-        session = self._opened
-        assert session is not None
+        model = self._opened
+        assert model is not None
         wanted = [(work, number) for work, number in batch.parts if not work.over]
         for work, _ in wanted:
             if isinstance(work, Whole):  # is alone in its batch
-                work.hand_in(work.compute(session))
+                work.hand_in(work.compute(model))
         parts = [(work, number) for work, number in wanted if isinstance(work, Texts)]
         if not parts:
             return
         try:
-            means = self._means(session, parts, batch_parallel=self._several and not batch.only)
-        except OutOfMemoryError:
+            vectors = model.embed_batch(
+                [work.texts[number] for work, number in parts],
+                normalize=[work.normalize for work, _ in parts],
+                numbers=[number for _, number in parts],
+                shrink=self._shrinks(),
+                batch_parallel=self._several and not batch.only,
+            )
+        except (OutOfMemoryError, OutputError) as error:
             if len(parts) == 1:
-                raise
-            for part in parts:  # what does not fit alone fails alone
-                self._run(Batch([part], only=False))
+                parts[0][0].fail(error)
+            else:
+                for part in parts:  # what fails alone fails its request, not its neighbours
+                    self._run(Batch([part], only=False))
             return
-        results = {normalize: pooling.finish(means, normalize) for normalize in (True, False)}
-        for row, (work, number) in enumerate(parts):
-            vector = results[work.normalize][row]
-            if np.isfinite(vector).all():
-                work.hand_in(number, vector)
-            else:  # its request fails, not its neighbours
-                work.fail(OutputError("the model gave NaN or infinity"))
-
-    def _means(
-        self, session: Session, parts: list[tuple[Texts, int]], batch_parallel: bool
-    ) -> NDArray[np.float64]:
-        texts = [work.texts[number] for work, number in parts]
-        lengths = np.array([len(text) for text in texts], np.int64)
-        ids, mask = batching.pad(np.concatenate(texts), np.cumsum(lengths) - lengths, lengths, self._pad_id)
-        hidden = session.run(ids, mask, shrink=self._shrinks(), batch_parallel=batch_parallel)
-        return pooling.means(hidden, lengths)
+        for (work, number), vector in zip(parts, vectors, strict=True):
+            work.hand_in(number, vector)
 
     def _shrinks(self) -> bool:
         """Whether to give memory back after this run: it is the last one of many for now."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from runtime.session import Session
+    from runtime.model import Model
 
 
 class Work:
@@ -84,10 +84,10 @@ class Texts(Work):
 
 
 class Whole(Work):
-    """Something that a function does in one go, with a lane's session for itself."""
+    """Something that a function does in one go, with a lane's model for itself."""
 
     def __init__(
-        self, tokens: int, vectors: int, dimension: int, compute: Callable[[Session], NDArray[np.float32]]
+        self, tokens: int, vectors: int, dimension: int, compute: Callable[[Model], NDArray[np.float32]]
     ) -> None:
         """
         :param tokens: that it runs.

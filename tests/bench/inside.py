@@ -31,7 +31,7 @@ def parts(embedder: Embedder, request: dict[str, Any]) -> dict[str, Any]:
     texts = _texts(request)
     spent: dict[str, float] = {}
     weight = 1.0
-    session, tokenizer = embedder._session, embedder._tokenizer
+    session, tokenizer = embedder.model.session, embedder.tokenizer
 
     def clocked(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
@@ -57,8 +57,8 @@ def parts(embedder: Embedder, request: dict[str, Any]) -> dict[str, Any]:
         (embedder, "_tokenize", "tokenize"),
         (batching, "plan", "plan"),
         (batching, "pad", "pad"),
-        (pooling, "means", "pool"),
-        (pooling, "finish", "pool"),
+        (pooling, "mean_pool", "pool"),
+        (pooling, "normalize", "pool"),
         (pooling, "check_finite", "pool"),
     ]
     before = [(owner, attribute, getattr(owner, attribute)) for owner, attribute, _ in places]

@@ -48,7 +48,7 @@ class Ours:
 
     def prepare(self, ids: Ids) -> Callable[[], object]:
         mask = np.ones_like(ids)
-        return lambda: self.embedder._session.run(ids, mask)
+        return lambda: self.embedder.model.session.run(ids, mask)
 
     def special(self, what: str, request: dict[str, Any]) -> dict[str, Any]:
         from tests.bench import inside

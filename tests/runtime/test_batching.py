@@ -54,14 +54,13 @@ def test_texts_of_one_length_share_batches_and_the_first_runs_longest() -> None:
 
 
 def test_padding_stands_at_the_end_under_a_zero_mask() -> None:
-    flat = np.array([1, 2, 3, 4, 5, 6, 7], np.int32)
-    ids, mask = pad(flat, np.array([3, 0]), np.array([4, 3]), pad_id=9)
+    ids, mask = pad([np.array([4, 5, 6, 7], np.int32), [1, 2, 3]], pad_id=9)
     assert ids.tolist() == [[4, 5, 6, 7], [1, 2, 3, 9]]
     assert mask.tolist() == [[1, 1, 1, 1], [1, 1, 1, 0]]
     assert ids.dtype == mask.dtype == np.int64
 
 
-def test_padding_past_the_last_text_reads_nothing_outside() -> None:
-    ids, mask = pad(np.array([1, 2, 3, 4, 5], np.int32), np.array([0, 3]), np.array([3, 2]), pad_id=0)
-    assert ids.tolist() == [[1, 2, 3], [4, 5, 0]]
-    assert mask.tolist() == [[1, 1, 1], [1, 1, 0]]
+def test_the_longest_text_need_not_be_the_first() -> None:
+    ids, mask = pad([[4, 5], [1, 2, 3]], pad_id=0)
+    assert ids.tolist() == [[4, 5, 0], [1, 2, 3]]
+    assert mask.tolist() == [[1, 1, 0], [1, 1, 1]]

@@ -83,11 +83,11 @@ def test_a_vector_has_the_same_bits_alone_and_in_any_batch(
 def test_padding_changes_no_bit(embedder: Embedder) -> None:
     # encode pads little; here the graph itself is given 8 texts padded to the longest.
     texts = SENTENCES[:9]
-    rows = [embedder._tokenizer.encode(text) for text in texts]
+    rows = [embedder.tokenizer.encode(text) for text in texts]
     width = max(map(len, rows))
-    ids = np.array([row + [embedder._tokenizer.pad_id] * (width - len(row)) for row in rows], np.int64)
+    ids = np.array([row + [embedder.tokenizer.pad_id] * (width - len(row)) for row in rows], np.int64)
     mask = np.array([[1] * len(row) + [0] * (width - len(row)) for row in rows], np.int64)
-    hidden = embedder._session.run(ids, mask)
+    hidden = embedder.model.session.run(ids, mask)
     for text, row, vectors in zip(texts, rows, hidden, strict=True):
         assert np.array_equal(vectors[: len(row)], embedder.encode_tokens(text).vectors)
 

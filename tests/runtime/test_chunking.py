@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime import Embedder, InputError
-from runtime.chunking import find_spans, windows
+from runtime.batching import windows
+from runtime.chunking import find_spans
 
 TEXT = "hello world, a b c d e f g"  # 10 tokens and two special ones
 

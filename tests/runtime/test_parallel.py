@@ -65,14 +65,14 @@ TEXTS = [" ".join(["hello"] * (1 + number % 29)) for number in range(200)]  # so
 
 
 def test_vectors_have_the_bits_of_one_text_alone(several: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = several._session.run
+    run = several.model.session.run
     alone: list[bool] = []
 
     def watched(*arguments: Any, **options: Any) -> Any:
         alone.append(bool(options.get("batch_parallel")))
         return run(*arguments, **options)
 
-    monkeypatch.setattr(several._session, "run", watched)
+    monkeypatch.setattr(several.model.session, "run", watched)
     together, stats = several.encode(TEXTS, batch_tokens=64, return_stats=True)
     assert sum(alone) > 4  # most batches did run side by side
     assert stats.texts == len(TEXTS)

@@ -90,7 +90,7 @@ def test_lack_of_memory_is_an_error_of_its_own(tiny: Embedder, monkeypatch: pyte
         def run(self, *_: object) -> None:
             raise RuntimeError("bad allocation: Failed to allocate memory for requested buffer of size 99")
 
-    monkeypatch.setattr(tiny._session, "_handle", Exhausted())
+    monkeypatch.setattr(tiny.model.session, "_handle", Exhausted())
     with pytest.raises(OutOfMemoryError, match="lower max_length or batch_tokens"):
         tiny.encode("hello")
 

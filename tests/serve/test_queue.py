@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,17 +13,19 @@ import pytest
 pytest.importorskip("prometheus_client")
 
 from runtime.api.errors import ServiceError
+from runtime.errors import OutputError
+from runtime.model import Model
 from runtime.serve.metrics import Metrics
 from runtime.serve.queue import Lane
 from runtime.serve.requests import Texts, Whole
 
 DIMENSION = 4
+POISON = 666  # token whose text has no finite vector
+MANIFEST, TOKENIZER = SimpleNamespace(dimension=DIMENSION), SimpleNamespace(pad_id=0)
 
 
 class Recorder:
     """Stands for a Session: keeps what it ran, and runs only when it may."""
-
-    dimension = DIMENSION
 
     def __init__(self) -> None:
         self.gate = threading.Event()
@@ -34,7 +37,9 @@ class Recorder:
     def run(self, ids: Any, mask: Any, **_: Any) -> Any:
         self.gate.wait(60)
         self.batches.append(ids[:, 1].tolist())
-        return np.ones((*ids.shape, DIMENSION), np.float32) * ids[:, 1, None, None]
+        hidden = np.ones((*ids.shape, DIMENSION), np.float32) * ids[:, 1, None, None]
+        hidden[ids[:, 1] == POISON] = np.nan
+        return hidden
 
 
 class Bench:
@@ -44,13 +49,12 @@ class Bench:
         self.session = Recorder()
         self.lane = Lane(
             "test",
-            lambda: self.session,  # type: ignore[arg-type, return-value]
+            lambda: Model("", MANIFEST, TOKENIZER, self.session),  # type: ignore[arg-type]
             Metrics(),
             runners=1,
             max_tokens=max_tokens,
             batch_tokens=512,
             max_dense_tokens=None,
-            pad_id=0,
         )
 
     def add(self, name: int, count: int, length: int = 10) -> tuple[Texts, threading.Event]:
@@ -153,7 +157,7 @@ def test_work_in_one_piece_shares_nothing(bench: Callable[..., Bench]) -> None:
     made.add(100, 1)
     started(made.lane)
     made.add(101, 3)
-    whole = Whole(10, 2, DIMENSION, lambda session: np.full((2, DIMENSION), 7, np.float32))
+    whole = Whole(10, 2, DIMENSION, lambda model: np.full((2, DIMENSION), 7, np.float32))
     done = threading.Event()
     whole.done = done.set
     made.lane.add(whole, [0])
@@ -163,11 +167,21 @@ def test_work_in_one_piece_shares_nothing(bench: Callable[..., Bench]) -> None:
     assert made.lane.alive
 
 
+def test_a_vector_that_is_not_finite_fails_its_request_alone(bench: Callable[..., Bench]) -> None:
+    made = bench()
+    made.add(100, 1)
+    started(made.lane)
+    works = [made.add(name, 2) for name in (101, POISON, 103)]
+    made.session.gate.set()
+    assert all(done.wait(60) for _, done in works)
+    assert [type(work.error) for work, _ in works] == [type(None), OutputError, type(None)]
+    assert "texts[" in str(works[1][0].error)
+    assert made.lane.tokens == 0
+
+
 def test_a_session_that_cannot_be_opened_is_an_error() -> None:
     def fail() -> Any:
         raise OSError("no such graph")
 
     with pytest.raises(OSError, match="no such graph"):
-        Lane(
-            "test", fail, Metrics(), runners=2, max_tokens=1, batch_tokens=1, max_dense_tokens=None, pad_id=0
-        )
+        Lane("test", fail, Metrics(), runners=2, max_tokens=1, batch_tokens=1, max_dense_tokens=None)

@@ -85,7 +85,7 @@ def main() -> None:
         fp32_vectors = fp32.encode(fp32_texts())
     (embedded,) = (path.parent for path in MODELS.glob("*/manifest.json"))
     with Embedder(embedded, threads=1) as int8:
-        int8_vectors = int8.encode(int8_texts(int8._tokenizer))
+        int8_vectors = int8.encode(int8_texts(int8.tokenizer))
         model = int8.manifest.files["model.onnx"].sha256
     np.savez_compressed(
         GOLDEN, fp32=fp32_vectors, int8=int8_vectors, version=onnxruntime.__version__, model=model

@@ -19,7 +19,7 @@ from tests.trust.texts import long_text, short_texts
 @pytest.fixture(scope="module")
 def texts(embedder: Embedder) -> list[str]:
     """Short ones, and one on each side of every boundary in the graph and in the plan of batches."""
-    tokenizer = embedder._tokenizer
+    tokenizer = embedder.tokenizer
     alone = embedder.manifest.max_dense_tokens
     assert alone is not None
     lengths = (62, 63, 64, 65, 128, 257, 512, 700, alone, alone + 1, 2000)
@@ -55,19 +55,12 @@ def test_the_most_padding_there_can_be(
     embedder: Embedder, texts: list[str], alone: NDArray[np.float32], longest: int | None
 ) -> None:
     """The plan avoids padding; here a batch has as much of it as the graph takes, up to max_dense_tokens (None)."""
-    from runtime import pooling
-    from runtime.batching import pad
-
     longest = longest or embedder.manifest.max_dense_tokens
     assert longest is not None
-    ids = [embedder._tokenizer.encode(text) for text in texts]
+    ids = [embedder.tokenizer.encode(text) for text in texts]
     chosen = sorted((n for n in range(len(texts)) if len(ids[n]) <= longest), key=lambda n: -len(ids[n]))
     chosen = [chosen[0], *chosen[1::4], chosen[-1]]
-    flat = np.array([token for number in chosen for token in ids[number]], np.int32)
-    lengths = np.array([len(ids[number]) for number in chosen], np.int64)
-    rows, mask = pad(flat, np.cumsum(lengths) - lengths, lengths, embedder._tokenizer.pad_id)
-    hidden = embedder._session.run(rows, mask)
-    vectors = pooling.finish(pooling.means(hidden, lengths), normalize=True)
+    vectors = embedder.model.embed_batch([ids[number] for number in chosen])
     assert (vectors == alone[chosen]).all()
 
 

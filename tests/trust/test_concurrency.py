@@ -25,7 +25,7 @@ fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
 @pytest.fixture(scope="module")
 def texts(embedder: Embedder) -> list[str]:
-    return short_texts(embedder._tokenizer, 24)
+    return short_texts(embedder.tokenizer, 24)
 
 
 @pytest.fixture(scope="module")

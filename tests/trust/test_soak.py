@@ -44,7 +44,7 @@ def work(embedded: Path, embedder: Embedder, rounds: int) -> Iterator[tuple[floa
     :return: megabytes, file descriptors and threads after each round.
     """
     chance = random.Random(11)
-    tokenizer = embedder._tokenizer
+    tokenizer = embedder.tokenizer
     short = short_texts(tokenizer, 60)
     middle = [long_text(tokenizer, length) for length in (200, 700)]
     long = long_text(tokenizer, 2600)
@@ -96,7 +96,7 @@ def main(rounds: int, say: Callable[[str], object] = print) -> None:
     """Soak, and say every so often what memory, descriptors and threads are."""
     with Embedder(threads=2) as embedder:
         seen = []
-        for number, facts in enumerate(work(Path(embedder._folder), embedder, rounds), 1):
+        for number, facts in enumerate(work(Path(embedder.model.folder), embedder, rounds), 1):
             seen.append(facts)
             if number % max(1, rounds // 20) == 0:
                 say("round {}: {:.0f} MB, {} descriptors, {} threads".format(number, *facts))

@@ -28,5 +28,5 @@ def test_int8_vectors(golden: dict[str, NDArray[np.float32]], embedded: Path) ->
         assert embedder.manifest.files["model.onnx"].sha256 == str(golden["model"]), (
             "the bundled model is another one: remake its vectors with `python -m tests.trust.golden`"
         )
-        vectors = embedder.encode(int8_texts(embedder._tokenizer)).astype(np.float64)
+        vectors = embedder.encode(int8_texts(embedder.tokenizer)).astype(np.float64)
     assert (vectors * golden["int8"]).sum(axis=1).min() >= 0.9998

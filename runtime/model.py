@@ -1,0 +1,172 @@
+"""A loaded model folder: token ids in, vectors out. The only place that pads, runs, pools, normalises and checks.
+
+Which texts share a batch is for the callers (batching.py); so are texts themselves (tokenization/, embedder.py).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from . import batching, pooling
+from .bundled import bundled_model
+from .errors import ModelError
+from .manifest import VOCABULARY, Manifest, check_files, load_manifest
+from .resources import default_threads
+from .session import Session
+from .tokenization.wordpiece import WordPiece
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+
+class Model:
+    """A model folder that is open: its manifest, its tokenizer and an onnxruntime session.
+
+    Safe from several threads, and in a child process after a fork.
+    """
+
+    def __init__(self, folder: str, manifest: Manifest, tokenizer: WordPiece, session: Session) -> None:
+        """Put together what load_model has opened.
+
+        :param folder: model folder.
+        :param manifest: its manifest.
+        :param tokenizer: makes the ids that the session takes.
+        :param session: runs the graph.
+        """
+        self.folder = folder
+        self.manifest = manifest
+        self.tokenizer = tokenizer
+        self.session = session
+        self.dimension = manifest.dimension
+
+    def with_own_session(self) -> Model:
+        """Open the folder a second time, for threads that shall not share this one's.
+
+        :raises ModelError: the graph cannot be loaded any more.
+        :raises OutOfMemoryError: onnxruntime could not allocate.
+        """
+        session = Session(self.folder, self.manifest, self.session.threads)
+        return Model(self.folder, self.manifest, self.tokenizer, session)
+
+    def run(
+        self, texts: Sequence[ArrayLike], *, shrink: bool = False, batch_parallel: bool = False
+    ) -> NDArray[np.float32]:
+        """Compute the token vectors of texts, padded to the longest.
+
+        :param texts: B times token ids, special tokens included; at least one text.
+        :param shrink: see Session.run.
+        :param batch_parallel: see Session.run.
+        :return: [B, L, D] float32; rows of padding hold anything.
+        :raises JinaBertError: see Session.run.
+        """
+        ids, mask = batching.pad(texts, self.tokenizer.pad_id)
+        return self.session.run(ids, mask, shrink=shrink, batch_parallel=batch_parallel)
+
+    def embed_batch(
+        self,
+        texts: Sequence[NDArray[np.int32] | list[int]],
+        *,
+        normalize: bool | Sequence[bool] = True,
+        numbers: Sequence[int] | None = None,
+        shrink: bool = False,
+        batch_parallel: bool = False,
+    ) -> NDArray[np.float32]:
+        """Compute one vector a text, bit-identical whatever else is in the batch.
+
+        :param texts: B times token ids, special tokens included; at least one text. Texts with more than the
+            manifest's max_dense_tokens come alone.
+        :param normalize: give vectors of Euclidean length 1; for all, or B times.
+        :param numbers: what error messages call the texts; None for 0 to B - 1.
+        :param shrink: see Session.run.
+        :param batch_parallel: see Session.run.
+        :return: [B, D] float32.
+        :raises OutputError: a vector is not finite; the message names the text.
+        :raises JinaBertError: see Session.run.
+        """
+        hidden = self.run(texts, shrink=shrink, batch_parallel=batch_parallel)
+        lengths = np.array([len(text) for text in texts], np.int64)
+        vectors = pooling.normalize(pooling.mean_pool(hidden, lengths), normalize)
+        pooling.check_finite(vectors, "texts", range(len(texts)) if numbers is None else numbers)
+        return vectors
+
+    def embed_ranges(
+        self,
+        ids: Sequence[int],
+        ranges: Sequence[tuple[int, int]],
+        *,
+        max_length: int,
+        normalize: bool = True,
+    ) -> NDArray[np.float32]:
+        """Compute one vector a range of a text's tokens, each with the whole text as its context.
+
+        :param ids: token ids of one text of any length, special tokens included.
+        :param ranges: n pairs (first, end) of indices into ids, first < end; they may overlap.
+        :param max_length: most tokens of one run; a longer text goes through overlapping windows, see
+            batching.windows.
+        :param normalize: give vectors of Euclidean length 1.
+        :return: [n, D] float32.
+        :raises OutputError: a vector is not finite; the message names the range.
+        :raises JinaBertError: see Session.run.
+        """
+        last = len(ids) - 1
+        sums = np.zeros((len(ranges), self.dimension), np.float64)
+        for start, first, end in batching.windows(len(ids), max_length):
+            stop = min(start + max_length - 2, last)  # the window's own tokens are start .. stop
+            hidden = self.run([[ids[0], *ids[start:stop], ids[last]]])
+            with np.errstate(over="ignore", invalid="ignore"):  # found by check_finite
+                for number, (left, right) in enumerate(ranges):
+                    left, right = max(left, first), min(right, end)
+                    if left < right:
+                        sums[number] += pooling.segment_sums(hidden[:, left - start + 1 : right - start + 1])[
+                            0
+                        ]
+        counts = np.array([[end - first] for first, end in ranges], np.float64)
+        vectors = pooling.normalize(sums / counts, normalize)
+        pooling.check_finite(vectors, "chunks", range(len(ranges)))
+        return vectors
+
+    def embed_tokens(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """Compute the vector of each token of one text.
+
+        :param ids: T token ids, special tokens included.
+        :return: [T, D] float32, not normalised.
+        :raises OutputError: a vector is not finite; the message names the token.
+        :raises JinaBertError: see Session.run.
+        """
+        vectors: NDArray[np.float32] = self.run([ids])[0]
+        pooling.check_finite(vectors, "token", range(len(ids)))
+        return vectors
+
+    def close(self) -> None:
+        """Free the graph. Using the model afterwards raises JinaBertError."""
+        self.session.close()
+
+
+def load_model(
+    folder: str | os.PathLike[str] | None = None, *, threads: int | None = None, verify: bool = False
+) -> Model:
+    """Load a model folder: check its files, read the vocabulary, open the graph.
+
+    :param folder: model folder made by `python -m export`; None for the bundled model.
+    :param threads: threads that one run computes with; None for as many CPU cores as this process may use.
+    :param verify: compare the SHA-256 of each file too, not only its size and checksum.
+    :raises ModelError: the folder or a file in it is missing, damaged or of another kind.
+    :raises OutOfMemoryError: onnxruntime could not allocate.
+    """
+    folder = bundled_model() if folder is None else os.fspath(folder)
+    manifest = load_manifest(folder)
+    check_files(folder, manifest, verify)
+    vocabulary = os.path.join(folder, VOCABULARY)
+    tokenizer = WordPiece.from_file(vocabulary, lower_case=manifest.lower_case)
+    if len(tokenizer) > manifest.vocabulary:
+        raise ModelError(
+            f"{vocabulary}: {len(tokenizer):,} tokens where the model has {manifest.vocabulary:,}: "
+            "it belongs to another model; put the right vocab.txt there"
+        )
+    session = Session(folder, manifest, default_threads() if threads is None else threads)
+    return Model(folder, manifest, tokenizer, session)
