@@ -85,7 +85,7 @@ def _run(
     baseline_scheme = settings.precision == "int8" and settings.scheme == "optimum"
     longest = min(vocabulary.max_tokens, BASELINE_TOKENS) if baseline_scheme else vocabulary.max_tokens
     progress(f"tokenizing {len(corpus):,} verification texts")
-    tokens = [_truncated(tokenizer.encode(text), longest) for text in corpus]
+    tokens = [tokenizer.truncate(tokenizer.encode(text), longest) for text in corpus]
 
     progress("building the graph")
     encoder, heads = model.export_weights(), model.config.num_attention_heads
@@ -205,11 +205,6 @@ def _official(
         # A fine-tuned checkpoint keeps the name of what it was made from, and has other vectors by right.
         progress(f"not the official weights, though _name_or_path is {claimed!r}: {error}")
         return None
-
-
-def _truncated(tokens: list[int], longest: int) -> list[int]:
-    """As the runtime does it: [SEP] stays the last token."""
-    return tokens if len(tokens) <= longest else [*tokens[: longest - 1], tokens[-1]]
 
 
 def _made_with() -> dict[str, object]:

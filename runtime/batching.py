@@ -72,33 +72,35 @@ def plan(
 def pad(texts: Sequence[ArrayLike], pad_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Make the graph's two inputs for one batch.
 
-    :param texts: B times the token ids of a text; at least one text.
+    :param texts: B times the token ids of a text.
     :param pad_id: id of [PAD].
     :return: ids and mask, both [B, L] int64, padded at the end.
     """
     lengths = np.array([np.size(text) for text in texts], np.int64)
-    real = np.arange(lengths.max()) < lengths[:, None]
+    real = np.arange(lengths.max(initial=0)) < lengths[:, None]
     ids = np.full(real.shape, pad_id, np.int64)
-    ids[real] = np.concatenate(texts)
+    if len(texts):
+        ids[real] = np.concatenate(texts)
     return ids, real.astype(np.int64)
 
 
-def windows(count: int, max_length: int) -> list[tuple[int, int, int]]:
-    """Windows over the tokens of a text of any length.
+def windows(count: int, max_length: int, before: int = 1, after: int = 1) -> list[tuple[int, int, int]]:
+    """Cut the tokens of a text of any length into overlapping windows.
 
-    :param count: tokens of the text, [CLS] and [SEP] included.
-    :param max_length: tokens of a window, its own [CLS] and [SEP] included.
+    :param count: tokens of the text, special tokens included.
+    :param max_length: tokens of a window, its own special tokens included.
+    :param before: special tokens before a text, 1 for [CLS].
+    :param after: special tokens after it, 1 for [SEP].
     :return: for each window (start, first, end): it covers the tokens from `start` on, as many as fit between
-        its [CLS] and [SEP], and the vectors of tokens first to end - 1 are taken from it. Together they cover
+        its special tokens, and the vectors of tokens first to end - 1 are taken from it. Together they cover
         0 to count - 1.
     """
-    inside = max_length - 2
-    last = count - 1
     if count <= max_length:
-        return [(1, 0, count)]
+        return [(before, 0, count)]
+    inside = max_length - before - after
     shared = min(WINDOW_OVERLAP, inside // 4)
-    starts = list(range(1, last - inside, inside - shared))
-    starts.append(last - inside)  # the last window is full too, and so has context
+    last = count - after - inside  # the last window is full too, and so has context
+    starts = [*range(before, last, inside - shared), last]
     edges = [0]
     for one, following in pairwise(starts):
         edges.append((following + one + inside) // 2)  # the middle of what the two share

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .model import Model
+    from .tokenization.tokenizer import Tokenizer
 
 
 class Chunk(NamedTuple):
@@ -61,16 +62,16 @@ def encode_chunks(
     if overlap >= chunk_tokens:
         raise InputError(f"overlap={overlap}: must be less than chunk_tokens={chunk_tokens}")
     ids, offsets = model.tokenizer.encode_with_offsets(text)
-    last = len(ids) - 1  # of [SEP]; [CLS] is 0
+    own = len(model.tokenizer.prefix), len(ids) - len(model.tokenizer.suffix)  # the text's own tokens
     if spans is None:
-        ranges = _equal_ranges(last, chunk_tokens, overlap)
+        ranges = _equal_ranges(own, chunk_tokens, overlap)
         spans = [(offsets[first][0], offsets[end - 1][1]) for first, end in ranges]
     else:
         spans = [_check_span(number, span, len(text)) for number, span in enumerate(spans)]
-        ranges = _ranges_of_spans(spans, offsets[1:last])
+        ranges = _ranges_of_spans(spans, offsets, own)
     if not ranges:
         return []
-    ranges = _with_special_tokens(ranges, last)
+    ranges = _with_special_tokens(ranges, own, len(ids))
     vectors = model.embed_ranges(ids, ranges, max_length=max_length, normalize=normalize)
     return [
         Chunk(start, stop, text[start:stop], end - first, vector)
@@ -78,9 +79,13 @@ def encode_chunks(
     ]
 
 
-def joined_length(texts: Sequence[NDArray[np.int32]]) -> int:
-    """Count the tokens of texts that are read as one, see embed_joined."""
-    return 2 + sum(len(text) - 2 for text in texts)
+def joined_length(tokenizer: Tokenizer, texts: Sequence[NDArray[np.int32]]) -> int:
+    """Count the tokens of texts that are read as one, see embed_joined.
+
+    :param tokenizer: what made them.
+    :param texts: token ids of each, special tokens included.
+    """
+    return tokenizer.added_count + sum(len(text) - tokenizer.added_count for text in texts)
 
 
 def embed_joined(
@@ -89,22 +94,24 @@ def embed_joined(
     """Late chunking of texts that are tokenized already: read as one text, a vector each.
 
     :param model: a loaded model.
-    :param texts: n times token ids, [CLS] and [SEP] included. One without a token between them has no part in the
+    :param texts: n times token ids, special tokens included. One without a token of its own has no part in the
         whole: its vector is that of an empty text.
     :param max_length: most tokens of one pass; more go through overlapping windows of this size.
     :param normalize: give vectors of Euclidean length 1.
     :return: [n, D] float32.
     :raises OutputError: a vector is not finite.
     """
-    own: list[list[int]] = [text[1:-1].tolist() for text in texts]
-    ids = [int(texts[0][0]), *chain.from_iterable(own), int(texts[0][-1])]
-    ranges = pairwise(accumulate(map(len, own), initial=1))
+    prefix, suffix = model.tokenizer.prefix, model.tokenizer.suffix
+    parts = [model.tokenizer.strip_special(text.tolist()) for text in texts]
+    ids = [*prefix, *chain.from_iterable(parts), *suffix]
+    own = len(prefix), len(ids) - len(suffix)
+    ranges = pairwise(accumulate(map(len, parts), initial=own[0]))
     filled = {number: edges for number, edges in enumerate(ranges) if edges[0] < edges[1]}
     vectors = np.empty((len(texts), model.dimension), np.float32)
     if len(filled) < len(texts):
-        vectors[:] = model.embed_batch([[ids[0], ids[-1]]], normalize=normalize)
+        vectors[:] = model.embed_batch([[*prefix, *suffix]], normalize=normalize)
     if filled:
-        widened = _with_special_tokens(filled.values(), len(ids) - 1)
+        widened = _with_special_tokens(filled.values(), own, len(ids))
         vectors[list(filled)] = model.embed_ranges(ids, widened, max_length=max_length, normalize=normalize)
     return vectors
 
@@ -148,18 +155,26 @@ def find_spans(text: str, parts: Iterable[str], starts: Iterable[int | None] = (
     return spans
 
 
-def _equal_ranges(last: int, chunk_tokens: int, overlap: int) -> list[tuple[int, int]]:
+def _equal_ranges(own: tuple[int, int], chunk_tokens: int, overlap: int) -> list[tuple[int, int]]:
     ranges = []
-    for first in range(1, last, chunk_tokens - overlap):
+    start, last = own
+    for first in range(start, last, chunk_tokens - overlap):
         ranges.append((first, min(first + chunk_tokens, last)))
         if ranges[-1][1] == last:
             break  # what follows would only repeat the end of this one
     return ranges
 
 
-def _with_special_tokens(ranges: Iterable[tuple[int, int]], last: int) -> list[tuple[int, int]]:
-    """Widen ranges of a text's tokens by [CLS] and [SEP] where they hold the first or the last of them."""
-    return [(0 if first == 1 else first, end + 1 if end == last else end) for first, end in ranges]
+def _with_special_tokens(
+    ranges: Iterable[tuple[int, int]], own: tuple[int, int], count: int
+) -> list[tuple[int, int]]:
+    """Widen ranges of a text's tokens by the special tokens before the first and after the last of them.
+
+    :param ranges: pairs (first, end).
+    :param own: where the text's own tokens start and end.
+    :param count: all tokens.
+    """
+    return [(0 if first == own[0] else first, count if end == own[1] else end) for first, end in ranges]
 
 
 def _check_span(number: int, span: Any, length: int) -> tuple[int, int]:
@@ -174,15 +189,16 @@ def _check_span(number: int, span: Any, length: int) -> tuple[int, int]:
     return start, end
 
 
-def _ranges_of_spans(spans: list[tuple[int, int]], offsets: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    starts = [start for start, _ in offsets]
-    ends = [end for _, end in offsets]
+def _ranges_of_spans(
+    spans: list[tuple[int, int]], offsets: list[tuple[int, int]], own: tuple[int, int]
+) -> list[tuple[int, int]]:
+    starts, ends = zip(*offsets, strict=True)
     ranges = []
     for number, (start, end) in enumerate(spans):
-        first, stop = bisect_right(ends, start), bisect_left(starts, end)
+        first, stop = bisect_right(ends, start, *own), bisect_left(starts, end, *own)
         if first >= stop:
             raise InputError(
                 f"spans[{number}] is ({start}, {end}), which holds no token: drop it or widen it"
             )
-        ranges.append((first + 1, stop + 1))
+        ranges.append((first, stop))
     return ranges

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .chunking import Chunk
     from .cli.progress import Progress
     from .manifest import Manifest
-    from .tokenization.wordpiece import WordPiece
+    from .tokenization.tokenizer import Tokenizer
 
 SHRINK_BATCHES = 8  # encode gives memory back at its end if it took this many batches: then that costs little
 PARALLEL_TOKENS = (
@@ -98,7 +98,7 @@ class Embedder:
         return self._model.manifest
 
     @property
-    def tokenizer(self) -> WordPiece:
+    def tokenizer(self) -> Tokenizer:
         """What makes ids of texts: `tokenizer.encode(text)`."""
         return self._model.tokenizer
 
@@ -225,7 +225,7 @@ class Embedder:
         if len(ids) > limit:
             if overflow == "error":
                 raise TextTooLongError(0, len(ids), limit)
-            ids, offsets = [*ids[: limit - 1], ids[-1]], [*offsets[: limit - 1], offsets[-1]]
+            ids, offsets = self.tokenizer.truncate(ids, limit), self.tokenizer.truncate(offsets, limit)
         vectors = self._model.embed_tokens(ids)
         return Tokens(np.array(ids, np.int64), np.array(offsets, np.int64).reshape(-1, 2), vectors)
 
@@ -332,7 +332,7 @@ class Embedder:
                     raise TextTooLongError(number, len(ids), limit)
                 truncated += 1
                 cut += len(ids) - limit
-                ids = [*ids[: limit - 1], ids[-1]]
+                ids = self._model.tokenizer.truncate(ids, limit)
             flat.fromlist(ids)
             lengths.append(len(ids))
         return flat, lengths, truncated, cut

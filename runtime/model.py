@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from .tokenization.tokenizer import Tokenizer
+
 
 class Model:
     """A model folder that is open: its manifest, its tokenizer and an onnxruntime session.
@@ -30,7 +32,7 @@ class Model:
     Safe from several threads, and in a child process after a fork.
     """
 
-    def __init__(self, folder: str, manifest: Manifest, tokenizer: WordPiece, session: Session) -> None:
+    def __init__(self, folder: str, manifest: Manifest, tokenizer: Tokenizer, session: Session) -> None:
         """Put together what load_model has opened.
 
         :param folder: model folder.
@@ -113,18 +115,18 @@ class Model:
         :raises OutputError: a vector is not finite; the message names the range.
         :raises JinaBertError: see Session.run.
         """
-        last = len(ids) - 1
+        before, after = len(self.tokenizer.prefix), len(self.tokenizer.suffix)
+        own_end = len(ids) - after
         sums = np.zeros((len(ranges), self.dimension), np.float64)
-        for start, first, end in batching.windows(len(ids), max_length):
-            stop = min(start + max_length - 2, last)  # the window's own tokens are start .. stop
-            hidden = self.run([[ids[0], *ids[start:stop], ids[last]]])
+        for start, first, end in batching.windows(len(ids), max_length, before, after):
+            stop = min(start + max_length - before - after, own_end)
+            hidden = self.run([[*ids[:before], *ids[start:stop], *ids[own_end:]]])
+            shift = before - start  # token n of the text is row n + shift of the window
             with np.errstate(over="ignore", invalid="ignore"):  # found by check_finite
                 for number, (left, right) in enumerate(ranges):
                     left, right = max(left, first), min(right, end)
                     if left < right:
-                        sums[number] += pooling.segment_sums(hidden[:, left - start + 1 : right - start + 1])[
-                            0
-                        ]
+                        sums[number] += pooling.segment_sums(hidden[:, left + shift : right + shift])[0]
         counts = np.array([[end - first] for first, end in ranges], np.float64)
         vectors = pooling.normalize(sums / counts, normalize)
         pooling.check_finite(vectors, "chunks", range(len(ranges)))

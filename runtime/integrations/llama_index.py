@@ -90,7 +90,8 @@ class JinaBertEmbedding(BaseEmbedding):  # type: ignore[misc]
         :param text: one text.
         :return: its ids, without [CLS] and [SEP].
         """
-        return self.embedder.tokenizer.encode(text)[1:-1]
+        tokenizer = self.embedder.tokenizer
+        return list(tokenizer.strip_special(tokenizer.encode(text)))
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         vectors: list[list[float]] = self.embedder.encode(texts, max_length=self.max_length).tolist()

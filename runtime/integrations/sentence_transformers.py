@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from runtime.batching import pad
 from runtime.errors import InputError
 from runtime.integrations import shared_embedder
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from runtime.embedder import Embedder
-    from runtime.tokenization.wordpiece import WordPiece
+    from runtime.tokenization.tokenizer import Tokenizer
 
 __all__ = ["SentenceTransformer", "quantize_embeddings"]
 
@@ -75,8 +76,8 @@ class SentenceTransformer:
             self._prompt(default_prompt_name)
 
     @property
-    def tokenizer(self) -> WordPiece:
-        """The WordPiece tokenizer; `tokenizer.encode(text)` gives ids."""
+    def tokenizer(self) -> Tokenizer:
+        """What makes ids of texts: `tokenizer.encode(text)`."""
         return self.embedder.tokenizer
 
     def encode(
@@ -220,16 +221,11 @@ class SentenceTransformer:
         """
         rows = []
         for number, text in enumerate([texts] if isinstance(texts, str) else texts):
-            ids = self.tokenizer.encode(_text(number, text))
             rows.append(
-                ids if len(ids) <= self.max_seq_length else [*ids[: self.max_seq_length - 1], ids[-1]]
+                self.tokenizer.truncate(self.tokenizer.encode(_text(number, text)), self.max_seq_length)
             )
-        shape = len(rows), max(map(len, rows), default=0)
-        padded, mask = np.full(shape, self.tokenizer.pad_id, np.int64), np.zeros(shape, np.int64)
-        for number, ids in enumerate(rows):
-            padded[number, : len(ids)] = ids
-            mask[number, : len(ids)] = 1
-        return {"input_ids": padded, "attention_mask": mask}
+        ids, mask = pad(rows, self.tokenizer.pad_id)
+        return {"input_ids": ids, "attention_mask": mask}
 
     def __repr__(self) -> str:
         return f"SentenceTransformer({self.embedder!r})"

@@ -133,9 +133,7 @@ class Engine:
                         param=name,
                     )
                 truncated += 1
-                kept = self.max_length - 2
-                own = ids[-1 - kept : -1] if left else ids[1 : 1 + kept]
-                ids = [ids[0], *own, ids[-1]]
+                ids = self.tokenizer.truncate(ids, self.max_length, left=left)
             if len(ids) > self.longest and not parts:
                 raise ServiceError(
                     413,
@@ -180,7 +178,7 @@ class Engine:
     def start_chunks(self, prepared: Prepared, normalize: bool, done: Callable[[], None]) -> Work:
         """As start, for texts that are read as one."""
         window = min(self.max_length, self.longest)
-        tokens = joined_length(prepared.texts)
+        tokens = joined_length(self.tokenizer, prepared.texts)
 
         def compute(model: Model) -> NDArray[np.float32]:
             return embed_joined(model, prepared.texts, max_length=window, normalize=normalize)
@@ -228,6 +226,7 @@ class Engine:
                     f"{count - 1:,}), as /tokenize gives them; or send the text",
                     param=name,
                 )
-        start = [] if ids[:1] == [self.tokenizer.cls_id] else [self.tokenizer.cls_id]
-        end = [] if ids[-1:] == [self.tokenizer.sep_id] else [self.tokenizer.sep_id]
+        prefix, suffix = list(self.tokenizer.prefix), list(self.tokenizer.suffix)
+        start = [] if ids[: len(prefix)] == prefix else prefix
+        end = [] if suffix and ids[-len(suffix) :] == suffix else suffix
         return [*start, *ids, *end]

@@ -66,15 +66,20 @@ class Tokenizer:
         """Ids that `encode` adds to those of the text itself: 2 for [CLS] and [SEP], 1 for T5's </s>."""
         return len(self.prefix) + len(self.suffix)
 
-    def truncate(self, values: Sequence[_T], max_length: int) -> list[_T]:
-        """Cut a text's ids, or its offsets, at the end of the text; the special tokens after it stay.
+    def truncate(self, values: Sequence[_T], max_length: int, *, left: bool = False) -> list[_T]:
+        """Cut a text's ids, or its offsets, at the end of the text; the special tokens around it stay.
 
         :param values: What `encode` or `encode_with_offsets` gave: one value for each id.
         :param max_length: Most values to keep, at least `added_count`.
-        :return: All values if they fit, else the first ones and those of `suffix`.
+        :param left: Cut the beginning of the text instead of its end.
+        :return: All values if they fit, else the first ones and those of `suffix`; with `left` those of `prefix` and
+            the last ones.
         """
         if len(values) <= max_length:
             return list(values)
+        if left:
+            before = len(self.prefix)
+            return [*values[:before], *values[len(values) - max_length + before :]]
         after = len(self.suffix)
         return [*values[: max_length - after], *values[len(values) - after :]]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -139,6 +141,18 @@ def test_whatever_a_splitter_cut_in_order_is_found(text: str, cuts: list[tuple[i
     found = find_spans(text, parts)  # may be earlier where the text repeats itself
     assert [text[start:end] for start, end in found] == parts
     assert all(place <= own for place, own in zip(found, spans, strict=True))
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 1), (0, 1), (2, 0)])
+def test_windows_of_tokenizers_with_other_special_tokens(before: int, after: int) -> None:
+    count, max_length = 100, 20
+    inside = max_length - before - after
+    found = windows(count, max_length, before, after)
+    assert found[0][:2] == (before, 0)
+    assert found[-1][0] + inside == count - after
+    assert found[-1][2] == count
+    assert all(own[1] == last[2] for last, own in itertools.pairwise(found))
+    assert all(start - before <= first < end <= start + inside + after for start, first, end in found)
 
 
 @given(st.integers(2, 3000), st.integers(3, 700))

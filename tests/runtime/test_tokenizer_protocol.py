@@ -39,6 +39,14 @@ def test_truncation_keeps_the_special_tokens(tokenizer: Tokenizer, first: list[i
     assert list(tokenizer.strip_special(ids)) == ids[len(tokenizer.prefix) : -1]
 
 
+def test_the_beginning_of_a_text_can_be_cut_instead() -> None:
+    ids = ROBERTA.encode("abab")
+    assert ROBERTA.truncate(ids, 4, left=True) == [1, A, B, 2]
+    assert ROBERTA.truncate(ids, 2, left=True) == [1, 2]
+    assert ROBERTA.truncate(ids, 6, left=True) == ids
+    assert T5.truncate(T5.encode("abab"), 3, left=True) == [A, B, 1]
+
+
 def test_offsets_are_truncated_like_ids() -> None:
     ids, offsets = BERT.encode_with_offsets("a b c")
     assert BERT.truncate(offsets, 4) == [(0, 0), (0, 1), (2, 3), (0, 0)]

@@ -21,7 +21,10 @@ from runtime.serve.requests import Texts, Whole
 
 DIMENSION = 4
 POISON = 666  # token whose text has no finite vector
-MANIFEST, TOKENIZER = SimpleNamespace(dimension=DIMENSION), SimpleNamespace(pad_id=0)
+MANIFEST, TOKENIZER = (
+    SimpleNamespace(dimension=DIMENSION),
+    SimpleNamespace(pad_id=0, prefix=(1,), suffix=(2,)),
+)
 
 
 class Recorder:
