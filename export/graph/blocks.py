@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from export.graph.builder import BOOL, FLOAT, INT64, Builder, value
-from export.graph.layer import attention_end, feed_forward
+from export.graph.layer import attention_end, feed_forward, key, query
 from export.graph.products import Rows, product
 from export.graph.tokens import Tokens
 from export.graph.weights import Arrays, Shape, Stacked
@@ -44,10 +44,8 @@ def long_layers(
 def _layer(g: Builder, x: str, weights: Stacked, shape: Shape, grid: Grid, tokens: Tokens) -> str:
     """Emit one layer; parameters as in long_layers."""
     rows = Rows(x, shape.hidden, tokens.zero_points)
-    k, v = (
-        _by_head(g, product(g, rows, weights, part), shape)
-        for part in ("attention.self.key", "attention.self.value")
-    )
+    k = _by_head(g, key(g, rows, weights, shape, tokens), shape)
+    v = _by_head(g, product(g, rows, weights, "attention.self.value"), shape)
     norms = key_norms(g, k)
 
     loop = _Loop(g, "block")
@@ -64,7 +62,7 @@ def _layer(g: Builder, x: str, weights: Stacked, shape: Shape, grid: Grid, token
     own = Rows(of_block(x), shape.hidden, block.zero_points)
     if rows.quantized is not None:  # for keys and values
         own.quantized = of_block(rows.quantized[0]), of_block(rows.quantized[1])
-    q = _by_head(body, product(body, own, weights, "attention.self.query"), shape)
+    q = _by_head(body, query(body, own, weights, shape, block), shape)
     keys = window(body, grid, loop.index, q, of_block(k, axis=1), norms)
     context = body("Transpose", _attention(body, shape, grid, first, q, k, v, keys), perm=[1, 0, 2])
     merged = body("Reshape", context, np.array([BLOCK, shape.hidden]))

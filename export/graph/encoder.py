@@ -4,7 +4,9 @@ A layer is a dict of parts. Matrices are "NAME.fp32", [inputs, outputs], NAME ou
 the names of JinaBert's checkpoints. What a layer does follows from the parts that it has:
 
     attention.self.{query, key, value}, attention.output.dense     attention; 1 / sqrt(d) is in the query's parts
+    attention.self.{layer_norm_q, layer_norm_k}.{weight, bias}     norms of queries and keys; then the scale is in them
     attention.output.LayerNorm.{weight, bias}                      the norm after attention and residual
+    layer_norm_1.{weight, bias}                                    a second one after that, the residual added again
     mlp.{gate, up, wo}                                             wo(GELU(gate(x)) * up(x))
     mlp.layernorm.{weight, bias}                                   the norm after the feed-forward and residual
     NAME.bias                                                      a bias of that matrix

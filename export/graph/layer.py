@@ -11,7 +11,7 @@ from export.graph.products import Rows, product, unscaled_product
 from export.graph.tokens import Tokens, normalize
 from export.graph.weights import Shape, Weights
 
-__all__ = ["attention_end", "feed_forward", "short_layer"]
+__all__ = ["attention_end", "feed_forward", "key", "query", "short_layer"]
 
 
 def short_layer(
@@ -29,10 +29,11 @@ def short_layer(
     :return: name of float32 [batch, length, hidden].
     """
     rows = Rows(x, shape.hidden, tokens.zero_points)
-    projections = ("attention.self.query", "attention.self.key", "attention.self.value")
     context = g(
         "MultiHeadAttention",
-        *(product(g, rows, weights, part) for part in projections),
+        query(g, rows, weights, shape, tokens),
+        key(g, rows, weights, shape, tokens),
+        product(g, rows, weights, "attention.self.value"),
         "",
         mask,
         alibi,
@@ -45,8 +46,28 @@ def short_layer(
     return feed_forward(g, h, weights, shape, tokens)
 
 
+def query(g: Builder, rows: Rows, weights: Weights, shape: Shape, tokens: Tokens) -> str:
+    """Emit the queries, with their norm if they have one.
+
+    :param g: where to write.
+    :param rows: input of the layer, [..., hidden].
+    :param weights: of the layer.
+    :param shape: of the model.
+    :param tokens: those of the rows.
+    :return: name of float32 [..., hidden].
+    """
+    q = product(g, rows, weights, "attention.self.query")
+    return _norm_if_there(g, q, weights, "attention.self.layer_norm_q", shape, tokens)
+
+
+def key(g: Builder, rows: Rows, weights: Weights, shape: Shape, tokens: Tokens) -> str:
+    """Emit the keys, with their norm if they have one; parameters and result as those of :func:`query`."""
+    k = product(g, rows, weights, "attention.self.key")
+    return _norm_if_there(g, k, weights, "attention.self.layer_norm_k", shape, tokens)
+
+
 def attention_end(g: Builder, context: str, x: str, weights: Weights, shape: Shape, tokens: Tokens) -> str:
-    """Emit LN(dense(context) + x).
+    """Emit LN(dense(context) + x), or LN_1(that + x) where there is such a norm.
 
     :param g: where to write.
     :param context: float32 [..., hidden].
@@ -58,7 +79,10 @@ def attention_end(g: Builder, context: str, x: str, weights: Weights, shape: Sha
     """
     rows = Rows(context, shape.hidden, tokens.zero_points)
     out = product(g, rows, weights, "attention.output.dense")
-    return _norm(g, g("Add", out, x), weights, "attention.output.LayerNorm", shape, tokens)
+    h = _norm(g, g("Add", out, x), weights, "attention.output.LayerNorm", shape, tokens)
+    if "layer_norm_1.weight" in weights:
+        h = _norm(g, g("Add", h, x), weights, "layer_norm_1", shape, tokens)
+    return h
 
 
 def feed_forward(g: Builder, h: str, weights: Weights, shape: Shape, tokens: Tokens) -> str:
@@ -89,3 +113,7 @@ def feed_forward(g: Builder, h: str, weights: Weights, shape: Shape, tokens: Tok
 def _norm(g: Builder, x: str, weights: Weights, part: str, shape: Shape, tokens: Tokens) -> str:
     weight, bias = weights(part + ".weight"), weights(part + ".bias")
     return normalize(g, x, weight, bias, shape.hidden, shape.eps, tokens)
+
+
+def _norm_if_there(g: Builder, x: str, weights: Weights, part: str, shape: Shape, tokens: Tokens) -> str:
+    return _norm(g, x, weights, part, shape, tokens) if part + ".weight" in weights else x

@@ -13,12 +13,12 @@ from typing import Any
 
 from export.config import CONFIG, read_json, require
 from export.errors import ExportError, listing
-from export.models import jinabert
+from export.models import jinabert, jinabert_qk
 from export.models.interface import Architecture, EncoderConfig, EncoderModel
 
 __all__ = ["ARCHITECTURES", "Architecture", "EncoderConfig", "EncoderModel", "load_config", "recognize"]
 
-ARCHITECTURES = (jinabert.ARCHITECTURE,)
+ARCHITECTURES = (jinabert.ARCHITECTURE, jinabert_qk.QK_DEVLIN_NORM, jinabert_qk.QK_POST_NORM)
 
 
 def load_config(folder: Path) -> EncoderConfig:
@@ -31,7 +31,6 @@ def load_config(folder: Path) -> EncoderConfig:
     path = folder / CONFIG
     fields = read_json(path)
     types = [name for architecture in ARCHITECTURES for name in architecture.model_types]
-    _stated(path, fields)  # by its name rather than by a field
     require(path, fields, "model_type", tuple(dict.fromkeys(types)), missing=None)
     kind = next(kind for kind in ARCHITECTURES if fields["model_type"] in kind.model_types)
     return kind.read_config(path, fields)
@@ -69,6 +68,4 @@ def _stated(path: Path, fields: dict[str, Any]) -> Architecture | None:
         for kind in ARCHITECTURES:
             if any(name in text for name in kind.code):
                 return kind
-        if any(name in text for name in ("qk-post-norm", "qk-devlin-norm")):
-            raise ExportError(f"{path}: {field} is {text}, which is not implemented")
     return None

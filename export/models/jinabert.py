@@ -25,7 +25,20 @@ from export.graph.encoder import Encoder, Float
 from export.graph.weights import MATRICES, Shape
 from export.models.interface import Architecture, EncoderConfig, EncoderModel
 
-__all__ = ["ARCHITECTURE", "JinaBertConfig", "JinaBertModel", "alibi_slopes", "attention"]
+__all__ = [
+    "ARCHITECTURE",
+    "UNUSED_KEYS",
+    "JinaBertAttention",
+    "JinaBertConfig",
+    "JinaBertLayer",
+    "JinaBertModel",
+    "JinaBertSelfAttention",
+    "alibi_slopes",
+    "arrays",
+    "attention",
+    "layer_parts",
+    "read_config",
+]
 
 # Keys of published checkpoints that do not take part in embedding: the tanh pooler on [CLS], the heads of
 # pre-training, and buffers that follow from the sizes.
@@ -163,6 +176,9 @@ class JinaBertSelfAttention(nn.Module):
         self.key = nn.Linear(config.hidden_size, config.hidden_size)
         self.value = nn.Linear(config.hidden_size, config.hidden_size)
 
+    def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.query(hidden), self.key(hidden), self.value(hidden)
+
 
 class JinaBertSelfOutput(nn.Module):
     """The output projection of attention and its norm."""
@@ -176,11 +192,11 @@ class JinaBertSelfOutput(nn.Module):
 class JinaBertAttention(nn.Module):
     """LN(attention(x) + x)."""
 
-    def __init__(self, config: JinaBertConfig) -> None:
+    def __init__(self, config: JinaBertConfig, projections: nn.Module) -> None:
         super().__init__()
         self.heads = config.num_attention_heads
         self.head_width = config.hidden_size // config.num_attention_heads
-        self.self = JinaBertSelfAttention(config)
+        self.self = projections
         self.output = JinaBertSelfOutput(config)
         # Not in the checkpoint: it follows from the number of heads.
         self.register_buffer("slopes", torch.empty(self.heads), persistent=False)
@@ -195,7 +211,7 @@ class JinaBertAttention(nn.Module):
         def split(x: Tensor) -> Tensor:
             return x.view(batch, length, self.heads, self.head_width).transpose(1, 2)
 
-        q, k, v = (split(linear(hidden)) for linear in (self.self.query, self.self.key, self.self.value))
+        q, k, v = (split(projected) for projected in self.self(hidden))
         context = attention(q, k, v, mask, self.slopes, block_rows, 1.0 / math.sqrt(self.head_width))
         merged = context.transpose(1, 2).reshape(batch, length, width)
         normalised: Tensor = self.output.LayerNorm(self.output.dense(merged) + hidden)
@@ -223,22 +239,28 @@ class JinaBertMLP(nn.Module):
 class JinaBertLayer(nn.Module):
     """One encoder layer."""
 
+    projections: type[JinaBertSelfAttention] = JinaBertSelfAttention
+
     def __init__(self, config: JinaBertConfig) -> None:
         super().__init__()
-        self.attention = JinaBertAttention(config)
+        self.attention = JinaBertAttention(config, self.projections(config))
         self.mlp = JinaBertMLP(config)
 
     def forward(self, hidden: Tensor, mask: Tensor, block_rows: int | None) -> Tensor:
         output: Tensor = self.mlp(self.attention(hidden, mask, block_rows))
         return output
 
+    def export_parts(self) -> dict[str, NDArray[Any]]:
+        """Give the parts of the layer that :mod:`export.graph.encoder` lists."""
+        return layer_parts(arrays(self), self.attention.heads)
+
 
 class JinaBertEncoder(nn.Module):
     """The stack of layers."""
 
-    def __init__(self, config: JinaBertConfig) -> None:
+    def __init__(self, config: JinaBertConfig, layer: type[nn.Module]) -> None:
         super().__init__()
-        self.layer = nn.ModuleList(JinaBertLayer(config) for _ in range(config.num_hidden_layers))
+        self.layer = nn.ModuleList(layer(config) for _ in range(config.num_hidden_layers))
 
 
 class JinaBertModel(EncoderModel):
@@ -246,11 +268,12 @@ class JinaBertModel(EncoderModel):
 
     config_class = JinaBertConfig
     base_model_prefix = "bert"
+    layer_class: type[nn.Module] = JinaBertLayer
 
     def __init__(self, config: JinaBertConfig) -> None:
         super().__init__(config)
         self.embeddings = JinaBertEmbeddings(config)
-        self.encoder = JinaBertEncoder(config)
+        self.encoder = JinaBertEncoder(config, self.layer_class)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -291,33 +314,39 @@ class JinaBertModel(EncoderModel):
         return Encoder(
             table=table.numpy(),
             norm=(embeddings.LayerNorm.weight.detach().numpy(), embeddings.LayerNorm.bias.detach().numpy()),
-            layers=[
-                layer_parts({name: value.detach().numpy() for name, value in layer.named_parameters()}, heads)
-                for layer in self.encoder.layer
-            ],
+            layers=[layer.export_parts() for layer in self.encoder.layer],
             slopes=np.array(alibi_slopes(heads), np.float32),
             shape=Shape(config.hidden_size, config.intermediate_size, heads, config.layer_norm_eps),
         )
 
 
+def arrays(module: nn.Module) -> dict[str, Float]:
+    """Give the parameters of a module by name, without copying them."""
+    return {name: value.detach().numpy() for name, value in module.named_parameters()}
+
+
 def layer_parts(given: Mapping[str, Float], heads: int) -> dict[str, NDArray[Any]]:
-    """The parts of a layer for the graph, with what can be computed now computed now.
+    """Give the parts of a layer for the graph, with what can be computed now computed now.
 
-    1 / sqrt(width) goes into the query. The key's bias adds the same to all scores of a row, which softmax does not
-    see. The weights of a row add up to 1, so the value's bias comes out as it is and goes into the output's.
+    1 / sqrt(width) goes into the query, or into its norm. The key's bias adds the same to all scores of a row, which
+    softmax does not see, unless a norm follows. The weights of a row add up to 1, so the value's bias comes out as it
+    is and goes into the output's.
 
-    :param given: parameter name -> value.
+    :param given: parameter name -> value, the names those of a plain JinaBert, and of LayerNorms beyond.
     :param heads: of the model.
     :return: the parts, as :mod:`export.graph.encoder` lists them.
     """
     weights = dict(given)
     query, value, output = "attention.self.query", "attention.self.value", "attention.output.dense"
+    normed = "attention.self.layer_norm_q.weight" in weights
     scale = np.float32((len(weights[query + ".weight"]) // heads) ** -0.5)
-    for name in (query + ".weight", query + ".bias"):
+    scaled = "attention.self.layer_norm_q" if normed else query
+    for name in (scaled + ".weight", scaled + ".bias"):
         weights[name] = weights[name] * scale
+    if not normed:
+        del weights["attention.self.key.bias"]
     through = weights[output + ".weight"].astype(np.float64) @ weights.pop(value + ".bias")
     weights[output + ".bias"] = (weights[output + ".bias"] + through).astype(np.float32)
-    del weights["attention.self.key.bias"]
     gate, up = np.split(weights.pop("mlp.gated_layers.weight"), 2)
     weights |= {"mlp.gate.weight": gate, "mlp.up.weight": up}
     matrices = {name + ".fp32": np.ascontiguousarray(weights.pop(name + ".weight").T) for name in MATRICES}

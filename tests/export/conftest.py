@@ -20,6 +20,7 @@ NEED_EXTRA = {
         "distill",
         "graph",
         "jinabert",
+        "models",
         "source",
         "trace",
         "verify",
@@ -118,6 +119,37 @@ def tiny_state(fields: dict[str, Any], seed: int = 0) -> dict[str, Any]:
     return state
 
 
+def es_state(fields: dict[str, Any], seed: int = 0) -> dict[str, Any]:
+    """The same with norms on queries and keys, under the names of base-es."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed + 1)
+    state = tiny_state(fields, seed)
+    for i in range(fields["num_hidden_layers"]):
+        for name in ("q", "k"):
+            part = f"encoder.layer.{i}.attention.self.layer_norm_{name}"
+            state[f"{part}.weight"] = 1 + 0.3 * torch.randn(fields["hidden_size"], generator=generator)
+            state[f"{part}.bias"] = 0.3 * torch.randn(fields["hidden_size"], generator=generator)
+    return state
+
+
+def code_state(fields: dict[str, Any], seed: int = 0) -> dict[str, Any]:
+    """The same under the names of base-code, with its second norm after attention."""
+    names = {
+        "mlp.gated_layers": "mlp.up_gated_layer",
+        "mlp.wo": "mlp.down_layer",
+        "mlp.layernorm": "layer_norm_2",
+    }
+    state = es_state(fields, seed)
+    for key in list(state):
+        layer, _, part = key.rpartition(".attention.output.LayerNorm.")
+        if layer:
+            state[f"{layer}.layer_norm_1.{part}"] = state[key].flip(0).clone()
+    for old, new in names.items():
+        state = {key.replace(old, new): value for key, value in state.items()}
+    return state
+
+
 def write_checkpoint(folder: Path, fields: dict[str, Any], state: dict[str, Any] | None = None) -> Path:
     """Write config.json, vocab.txt, tokenizer_config.json and model.safetensors.
 
@@ -147,6 +179,20 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def six_heads_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """2 layers, 48 wide, 6 heads: not a power of two. Shared: do not change it."""
     return write_checkpoint(tmp_path_factory.mktemp("six"), tiny_fields(heads=6, hidden=48))
+
+
+@pytest.fixture(scope="session")
+def es_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The six heads with norms on queries and keys, as base-es has them. Shared: do not change it."""
+    fields = tiny_fields(heads=6, hidden=48)
+    return write_checkpoint(tmp_path_factory.mktemp("es"), fields, es_state(fields))
+
+
+@pytest.fixture(scope="session")
+def code_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny shape in the form of base-code. Shared: do not change it."""
+    fields = tiny_fields()
+    return write_checkpoint(tmp_path_factory.mktemp("code"), fields, code_state(fields))
 
 
 @pytest.fixture

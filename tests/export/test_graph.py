@@ -22,7 +22,7 @@ from export.models.jinabert import JinaBertModel
 Run = Callable[[onnx.ModelProto, np.ndarray, np.ndarray], np.ndarray]
 
 
-@pytest.fixture(params=["tiny_checkpoint", "six_heads_checkpoint"])
+@pytest.fixture(params=["tiny_checkpoint", "six_heads_checkpoint", "es_checkpoint", "code_checkpoint"])
 def checkpoint(request: pytest.FixtureRequest) -> Path:
     return request.getfixturevalue(request.param)
 

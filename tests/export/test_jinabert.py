@@ -1,59 +1,16 @@
-"""The forward pass against a second one in numpy, written from the description alone."""
+"""The forward passes against a second one in numpy, written from the descriptions alone."""
 
 from __future__ import annotations
 
-import json
-import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from export.checkpoint import load_model, read_state
+from export.checkpoint import load_model
 from export.models.jinabert import JinaBertModel, alibi_slopes, attention
-
-erf = np.vectorize(math.erf, otypes=[np.float64])
-Array = np.ndarray[Any, np.dtype[np.float64]]
-
-
-def layer_norm(x: Array, weight: Array, bias: Array) -> Array:
-    centred = x - x.mean(-1, keepdims=True)
-    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-12) * weight + bias
-
-
-def reference(folder: Path, ids: list[int]) -> Array:
-    """One text without padding, in float64, one head at a time."""
-    fields = json.loads((folder / "config.json").read_text())
-    w: dict[str, Array] = {name: value.double().numpy() for name, value in read_state(folder).items()}
-    heads, width = fields["num_attention_heads"], fields["intermediate_size"]
-    d = fields["hidden_size"] // heads
-
-    def norm(x: Array, name: str) -> Array:
-        return layer_norm(x, w[f"{name}.weight"], w[f"{name}.bias"])
-
-    def linear(x: Array, name: str) -> Array:
-        return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
-
-    x = w["embeddings.word_embeddings.weight"][ids] + w["embeddings.token_type_embeddings.weight"][0]
-    x = norm(x, "embeddings.LayerNorm")
-    distance = np.abs(np.arange(len(ids))[:, None] - np.arange(len(ids))[None, :])
-    for i in range(fields["num_hidden_layers"]):
-        name = f"encoder.layer.{i}"
-        q, k, v = (linear(x, f"{name}.attention.self.{part}") for part in ("query", "key", "value"))
-        outputs = []
-        for h, slope in enumerate(alibi_slopes(heads)):
-            part = slice(h * d, (h + 1) * d)
-            scores = np.exp(q[:, part] @ k[:, part].T / math.sqrt(d) - slope * distance)
-            outputs.append(scores / scores.sum(-1, keepdims=True) @ v[:, part])
-        attended = linear(np.concatenate(outputs, -1), f"{name}.attention.output.dense")
-        x = norm(attended + x, f"{name}.attention.output.LayerNorm")
-        both = x @ w[f"{name}.mlp.gated_layers.weight"].T
-        gate, up = both[:, :width], both[:, width:]
-        gelu = gate * 0.5 * (1 + erf(gate / math.sqrt(2)))
-        x = norm(linear(gelu * up, f"{name}.mlp.wo") + x, f"{name}.mlp.layernorm")
-    return x
+from tests.export import reference
 
 
 def random_ids(*shape: int) -> torch.Tensor:
@@ -66,7 +23,7 @@ def run(model: JinaBertModel, ids: torch.Tensor, mask: torch.Tensor | None = Non
     return output
 
 
-@pytest.fixture(params=["tiny_checkpoint", "six_heads_checkpoint"])
+@pytest.fixture(params=["tiny_checkpoint", "six_heads_checkpoint", "es_checkpoint", "code_checkpoint"])
 def folder(request: pytest.FixtureRequest) -> Path:
     found: Path = request.getfixturevalue(request.param)
     return found
@@ -89,7 +46,7 @@ def test_slopes() -> None:
 @pytest.mark.parametrize("length", [1, 2, 3, 17, 150])
 def test_against_numpy(folder: Path, model: JinaBertModel, length: int) -> None:
     ids = random_ids(1, length)
-    expected = reference(folder, ids[0].tolist())
+    expected = reference.hidden_states(folder, ids[0].tolist())
     assert np.abs(run(model, ids)[0].numpy() - expected).max() < 2e-5
 
 
