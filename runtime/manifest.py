@@ -23,6 +23,8 @@ MANIFEST, MODEL, MODEL_DATA, VOCABULARY = "manifest.json", "model.onnx", "model.
 MAX_MANIFEST_BYTES = 4 << 20  # a real one has a few kilobytes
 MAX_DIMENSION = 1 << 16  # far beyond any model, and room for the vectors can still be made
 
+ARCHITECTURES = ("jinabert", "jinabert-qk-devlin-norm", "jinabert-qk-post-norm", "t5")  # of export/models
+
 ROW_WORDS = 64  # 64-bit words that one sum of the checksum covers: a sector of a disk
 PIECE_BYTES = 1 << 20  # read at a time: stays in the processor's cache
 
@@ -158,7 +160,7 @@ def _checked(path: str, document: object) -> Manifest:
     for name in (MODEL, VOCABULARY):
         if name not in files:
             raise ModelError(f"{path}: files does not list {name}: {EXPORT_AGAIN}")
-    text("architecture", document.get("architecture"), ("jinabert",))
+    text("architecture", document.get("architecture"), ARCHITECTURES)
     text("pooling", document.get("pooling"), ("mean",))
     tokenizer = table("tokenizer", document.get("tokenizer"))
     text("tokenizer.type", tokenizer.get("type"), ("wordpiece",))
