@@ -14,6 +14,7 @@ from typing import NoReturn
 from export.errors import ExportError
 
 NEEDED = ("torch", "transformers", "safetensors", "tokenizers", "optimum", "onnxruntime", "scipy")
+NEEDED_FOR_BUNDLES = ("torch", "transformers", "safetensors", "scipy")
 INSTALL = 'pip install "jinabert-runtime[distill]"   (in a checkout: pip install -e ".[distill]")'
 RECIPE = Path(__file__).resolve().parent / "recipe.toml"
 
@@ -22,6 +23,10 @@ examples:
   python -m export.distill TEXTS --teacher all-MiniLM-L6-v2 --teacher all-mpnet-base-v2 --output student
   python -m export.distill TEXTS --teacher all-MiniLM-L6-v2 --recipe my.toml --dev stsb_dev.tsv --output student
   python -m export student/checkpoint --output model
+A machine without the text and the teachers:
+  python -m export.distill TEXTS --teacher ... --output student --prepare bundle.tar.xz
+  mkdir b && tar xf bundle.tar.xz -C b && python b/train.py --output run --parts parts    (there)
+  python -m export.distill --bundle b --output student --result parts
 
 A run that is cut off goes on where it was when the same command is given again. The checkpoint is written at
 the end, and at each dev score. Exit codes: 0 done, 1 the machine failed, 2 refused, 130 interrupted.
@@ -41,14 +46,14 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     options.add_argument(
-        "corpus", metavar="CORPUS", type=Path, help="folder of the texts that the recipe names"
+        "corpus", metavar="CORPUS", type=Path, nargs="?", help="folder of the texts that the recipe names"
     )
     options.add_argument(
         "--teacher",
         metavar="DIR",
         type=Path,
         action="append",
-        required=True,
+        default=[],
         help="folder in sentence-transformers layout; the first is a BERT whose layers the student starts from, "
         "a second (recipe: second_texts) may be any encoder with mean pooling",
     )
@@ -82,6 +87,22 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--threads", metavar="N", type=int, help="on a CPU (default: what the process may use)"
     )
+    options.add_argument(
+        "--prepare",
+        metavar="FILE",
+        type=Path,
+        help="write a bundle (.tar.xz) for another machine; do not train",
+    )
+    options.add_argument(
+        "--bundle", metavar="DIR", type=Path, help="an extracted bundle, instead of CORPUS and --teacher"
+    )
+    options.add_argument(
+        "--parts", metavar="DIR", type=Path, help="write the trained weights in parts, not a checkpoint"
+    )
+    options.add_argument(
+        "--part-mib", metavar="N", type=int, default=15, help="of a part, at most (default: 15)"
+    )
+    options.add_argument("--result", metavar="DIR", type=Path, help="take up such parts; do not train")
     return options
 
 
@@ -92,10 +113,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = parser()
     arguments = options.parse_args(argv)
-    for name in ("steps", "threads", "score_steps"):
+    for name in ("steps", "threads", "score_steps", "part_mib"):
         if (value := getattr(arguments, name)) is not None and value < 1:
             options.error(f"--{name.replace('_', '-')} {value}: expected at least 1")
-    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
+    given = arguments.corpus is not None and arguments.teacher
+    if bool(given) == (arguments.bundle is not None) or (arguments.bundle and arguments.prepare):
+        options.error("give either CORPUS and --teacher, or --bundle")
+    needed = NEEDED_FOR_BUNDLES if arguments.bundle else NEEDED
+    if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
         return _fail(f"training needs {', '.join(missing)}: {INSTALL}")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ["HF_HUB_OFFLINE"] = os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -108,24 +133,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from export.distill import pipeline
 
-        checkpoint = pipeline.distill(
-            pipeline.DistillJob(
-                corpus=arguments.corpus,
-                teachers=tuple(arguments.teacher),
-                output=arguments.output,
-                recipe=arguments.recipe,
-                vocabulary=arguments.vocabulary,
-                evaluation=arguments.evaluation,
-                dev=arguments.dev,
-                start=arguments.start,
-                score_steps=arguments.score_steps,
-                save_seconds=arguments.save_seconds,
-                steps=arguments.steps,
-                device=arguments.device,
-                threads=arguments.threads,
-            ),
-            progress,
+        job = pipeline.DistillJob(
+            corpus=arguments.corpus or arguments.bundle,
+            teachers=tuple(arguments.teacher),
+            output=arguments.output,
+            recipe=arguments.recipe,
+            vocabulary=arguments.vocabulary,
+            evaluation=arguments.evaluation,
+            dev=arguments.dev,
+            start=arguments.start,
+            bundle=arguments.bundle,
+            result=arguments.result,
+            parts=arguments.parts,
+            part_bytes=arguments.part_mib << 20,
+            score_steps=arguments.score_steps,
+            save_seconds=arguments.save_seconds,
+            steps=arguments.steps,
+            device=arguments.device,
+            threads=arguments.threads,
         )
+        if arguments.prepare:
+            written = pipeline.prepare(job, arguments.prepare, progress)
+        else:
+            written = pipeline.distill(job, progress)
     except KeyboardInterrupt:
         return _fail("interrupted; the same command goes on from the last state that was saved", 130)
     except ExportError as error:
@@ -134,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"{error.filename or arguments.output}: {error.strerror}", 1)
     except MemoryError:
         return _fail("not enough memory: lower batch_tokens in the recipe", 1)
-    sys.stdout.write(f"{checkpoint}\n")
+    sys.stdout.write(f"{written}\n")
     return 0
 
 

@@ -25,7 +25,7 @@ from export.distill.recipe import NoiseFinetuning, Recipe, fingerprint
 from export.errors import ExportError
 from export.models.jinabert import JinaBertModel
 
-__all__ = ["TrainingState", "load_state", "rate", "save_state", "train"]
+__all__ = ["TrainingState", "load_state", "progress", "rate", "save_state", "take_result", "train"]
 
 STATE = "state.pt"
 REPORT_STEPS = 20
@@ -218,20 +218,29 @@ def _average(averaged: JinaBertModel, student: JinaBertModel, keep: float) -> No
             old.lerp_(new, 1 - keep)
 
 
+def progress(run: TrainingState, recipe: Recipe) -> dict[str, Any]:
+    """
+    :return: all of a state but weights: numbers and text alone.
+    """
+    return {
+        "recipe": fingerprint(recipe),
+        "step": run.step,
+        "tokens": run.tokens,
+        "seconds": run.seconds,
+        "scores": run.scores,
+    }
+
+
 def save_state(run: TrainingState, recipe: Recipe, folder: Path) -> None:
     """Write all that a resumption needs, whole or not at all.
 
     :param folder: the file is ``state.pt`` in it.
     """
     state = {
-        "recipe": fingerprint(recipe),
+        **progress(run, recipe),
         "student": run.student.state_dict(),
         "averaged": run.averaged.state_dict(),
         "optimizer": run.optimizer.state_dict(),
-        "step": run.step,
-        "tokens": run.tokens,
-        "seconds": run.seconds,
-        "scores": run.scores,
     }
     partial = folder / (STATE + ".partial")
     with partial.open("wb") as file:
@@ -255,11 +264,32 @@ def load_state(run: TrainingState, recipe: Recipe, folder: Path) -> bool:
         state: dict[str, Any] = torch.load(path, map_location=run.student.device, weights_only=True)
     except Exception as error:  # a damaged file raises anything
         raise ExportError(f"{path} is damaged ({type(error).__name__}): remove it to start again") from None
-    if state["recipe"] != fingerprint(recipe):
-        raise ExportError(f"{path} is of another recipe: restore the recipe, or name another --output")
+    _take_progress(run, recipe, state, str(path))
     run.student.load_state_dict(state["student"])
     run.averaged.load_state_dict(state["averaged"])
     run.optimizer.load_state_dict(state["optimizer"])
-    run.step, run.tokens, run.seconds = state["step"], state["tokens"], state["seconds"]
-    run.scores = [tuple(pair) for pair in state["scores"]]
     return True
+
+
+def take_result(
+    run: TrainingState, recipe: Recipe, weights: dict[str, Tensor], record: dict[str, Any]
+) -> None:
+    """Take up averaged weights that were trained elsewhere; not to be trained further, as the optimizer stays there.
+
+    :param run: changed in place.
+    :param weights: parameter name -> value.
+    :param record: of ``progress``.
+    :raises ExportError: they are of another recipe or shape.
+    """
+    _take_progress(run, recipe, record, "the result")
+    try:
+        run.averaged.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ExportError(f"the result does not fit the recipe's student: {error}") from None
+
+
+def _take_progress(run: TrainingState, recipe: Recipe, record: dict[str, Any], whose: str) -> None:
+    if record["recipe"] != fingerprint(recipe):
+        raise ExportError(f"{whose} is of another recipe: restore the recipe, or name another --output")
+    run.step, run.tokens, run.seconds = record["step"], record["tokens"], record["seconds"]
+    run.scores = [(step, score) for step, score in record["scores"]]
