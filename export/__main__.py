@@ -25,6 +25,8 @@ NEEDED = (
 )
 INSTALL = 'pip install "jinabert-runtime[export]"   (in a checkout: pip install -e ".[export]")'
 
+MAX_TOKENS = 1 << 20  # far beyond any model
+
 INTERRUPTED = "interrupted; nothing was written"
 
 EXAMPLES = """\
@@ -65,8 +67,25 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--name", metavar="NAME", help="name in the manifest (default: the last part of SOURCE)"
     )
+    options.add_argument(
+        "--max-tokens",
+        metavar="N",
+        type=_max_tokens,
+        help="default of max_length at run time (default: what the folder declares)",
+    )
+    options.add_argument(
+        "--without-head",
+        action="store_true",
+        help="leave out a head for another task, such as classification, and export the encoder under it",
+    )
     options.add_argument("--force", action="store_true", help="replace an existing model folder")
     return options
+
+
+def _max_tokens(value: str) -> int:
+    if not value.isdecimal() or not 3 <= int(value) <= MAX_TOKENS:
+        raise argparse.ArgumentTypeError(f"{value!r}: must be an integer from 3 to {MAX_TOKENS:,}")
+    return int(value)
 
 
 def missing_modules() -> list[str]:
@@ -117,6 +136,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             revision=arguments.revision,
             force=arguments.force,
             name=arguments.name,
+            max_tokens=arguments.max_tokens,
+            without_head=arguments.without_head,
         )
         manifest = pipeline.run(settings, progress)
         progress("done")

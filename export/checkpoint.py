@@ -13,32 +13,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from export.config import read_json
+from export import layouts
 from export.errors import ExportError, listing
+from export.layouts import weight_files
 from export.models import EncoderModel, load_config, recognize
+from export.prefixes import split_prefix
 from export.vocabulary import Vocabulary, load_vocabulary
 
 __all__ = ["Vocabulary", "load_model", "load_vocabulary", "read_state", "weight_files"]
 
-_SINGLE = "model.safetensors"
-_SHARDED = "model.safetensors.index.json"
-_PICKLED = "pytorch_model.bin"
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """Find the files that hold the weights.
-
-    :param folder: the checkpoint folder.
-    :return: model.safetensors, or the shards that its index names, or pytorch_model.bin.
-    :raises ExportError: none of them is there, or the index or a shard is broken.
-    """
-    if (folder / _SINGLE).is_file():
-        return [folder / _SINGLE]
-    if (folder / _SHARDED).is_file():
-        return sorted({folder / name for name in _shard_map(folder).values()})
-    if (folder / _PICKLED).is_file():
-        return [folder / _PICKLED]
-    raise ExportError(f"{folder} holds no weights: expected {_SINGLE}, {_SHARDED} or {_PICKLED}")
+# First part of the names of what stands on an encoder for a task other than embedding.
+_HEADS = (
+    "classifier",
+    "score",
+    "qa_outputs",
+    "out_proj",
+    "lm_head",
+    "generator_lm_head",
+    "classification_head",
+)
 
 
 def read_state(folder: Path) -> dict[str, Tensor]:
@@ -48,38 +41,49 @@ def read_state(folder: Path) -> dict[str, Tensor]:
     :return: key in the file -> tensor.
     :raises ExportError: a file is missing, broken, or holds anything but tensors.
     """
-    files = weight_files(folder)
-    if files[0].name == _PICKLED:
-        return _read_pickled(files[0])
     state: dict[str, Tensor] = {}
-    for file in files:
-        tensors = _read_safetensors(file)
+    for file in weight_files(folder):
+        tensors = _read_safetensors(file) if file.suffix == ".safetensors" else _read_pickled(file)
         if repeated := sorted(state.keys() & tensors.keys()):
             raise ExportError(f"{file} repeats tensors of another shard: {listing(repeated)}")
         state |= tensors
-    if not (folder / _SINGLE).is_file():
-        _check_index(folder, state)
+    index = next(path for name in layouts.WEIGHTS if (path := folder / name).is_file())
+    if absent := sorted(layouts.shard_map(index).keys() - state.keys()):
+        raise ExportError(f"{index} promises tensors that no shard holds: {listing(absent)}")
     return state
 
 
-def load_model(folder: Path) -> EncoderModel:
+def load_model(folder: Path, *, without_head: bool = False, notes: list[str] | None = None) -> EncoderModel:
     """Load a checkpoint.
 
     :param folder: a folder in Hugging Face layout.
+    :param without_head: leave out a head for another task, such as classification, instead of refusing it.
+    :param notes: gets a line for each liberty that was taken with the names.
     :return: the model in float32, for inference.
     :raises ExportError: the configuration or the architecture is not implemented, a key is left over or missing, a
         shape is wrong, or a weight is not finite.
     """
     config = load_config(folder)
-    state = {key.removeprefix("bert."): value for key, value in read_state(folder).items()}
+    state = read_state(folder)
     architecture = recognize(folder, state)
     # On the meta device: no time goes into random weights that are replaced anyway.
     with torch.device("meta"):
         model = architecture.model(config)
     model.architecture = architecture
     expected = dict(model.named_parameters())
+    state, removed = split_prefix(folder, state, expected)
     used = architecture.split_state(state)
+    heads = sorted(key for key in used.keys() - expected.keys() if key.partition(".")[0] in _HEADS)
+    if heads and not without_head:
+        raise ExportError(
+            f"{folder} has a head for another task on its encoder ({listing(heads, 4)}), which takes no part in "
+            "embedding: pass --without-head to leave it out"
+        )
+    used = {key: value for key, value in used.items() if key not in heads}
     _check(folder, architecture.title, expected, used)
+    if notes is not None:
+        notes += [f"the weights' names begin with {removed!r}: removed"] if removed else []
+        notes += [f"left out as asked: the head {listing(heads, 4)}"] if heads else []
     model.load_state_dict({key: value.to(torch.float32) for key, value in used.items()}, assign=True)
     model.fill_buffers()
     model.requires_grad_(False)
@@ -118,9 +122,18 @@ def _check(
 
 
 def _read_safetensors(file: Path) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
+    from safetensors import safe_open
 
-    return _reading(file, lambda: load_file(file))
+    def read() -> dict[str, Tensor]:
+        with safe_open(file, framework="pt") as opened:
+            state = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 - no mapping
+            # save_model() stores tied weights once, and names the others here.
+            for key, kept in (opened.metadata() or {}).items():
+                if key not in state and kept in state:
+                    state[key] = state[kept]
+        return state
+
+    return _reading(file, read)
 
 
 def _read_pickled(file: Path) -> dict[str, Tensor]:
@@ -148,20 +161,3 @@ def _reading(file: Path, read: Callable[[], Any]) -> Any:
             ) from None
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ExportError(f"{file} cannot be read as weights ({reason}): fetch it again") from None
-
-
-def _shard_map(folder: Path) -> dict[str, str]:
-    index = folder / _SHARDED
-    shards = read_json(index).get("weight_map")
-    if not isinstance(shards, dict) or not shards:
-        raise ExportError(f"{index} has no weight_map: fetch it again")
-    for name in shards.values():
-        if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name:
-            raise ExportError(f"{index} names the shard {name!r}, which is not a plain file name")
-    return shards
-
-
-def _check_index(folder: Path, state: dict[str, Tensor]) -> None:
-    promised = _shard_map(folder).keys()
-    if absent := sorted(promised - state.keys()):
-        raise ExportError(f"{folder / _SHARDED} promises tensors that no shard holds: {listing(absent)}")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from export.errors import ExportError
+from export.layouts import check_file
 
 __all__ = ["CONFIG", "DEFAULT_MAX_TOKENS", "fraction", "read_json", "require", "size"]
 
@@ -25,8 +26,10 @@ def read_json(path: Path) -> dict[str, Any]:
     :return: the object.
     :raises ExportError: the file is missing, unreadable, not JSON or not an object.
     """
+    check_file(path)
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        # utf-8-sig: editors of Windows put a byte order mark before the text.
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ExportError(f"{path} is missing: give a folder in Hugging Face layout") from None
     except OSError as error:

@@ -5,6 +5,7 @@ Everything is made in a temporary folder; the target appears when all of it has 
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 import shutil
 import tempfile
@@ -18,16 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 import export
-from export import baseline, checkpoint, folder, graph, official, source, texts, trace, verify
+from export import baseline, checkpoint, declared, folder, graph, official, source, texts, trace, verify
 from export.config import read_json
 from export.errors import ExportError
 from export.verify import Figures, Progress
 from export.vocabulary import Vocabulary, load_vocabulary
 from runtime.manifest import MODEL, SCHEMA_VERSION, VOCABULARY, file_facts
+from runtime.modules import MODULES_DATA, describe, pack
 from runtime.resources import default_threads
 from runtime.tokenization.wordpiece import WordPiece
 
 if TYPE_CHECKING:
+    from export.declared import Declared
     from export.models import EncoderModel
 
 # What is left out of the longest text that the baseline is verified on: its graph holds several score tensors
@@ -47,6 +50,8 @@ class Settings:
     revision: str | None = None
     force: bool = False
     name: str | None = None
+    max_tokens: int | None = None  # the default max_length, instead of what the folder declares
+    without_head: bool = False  # leave out a head for another task
 
 
 def run(settings: Settings, progress: Progress) -> dict[str, object]:
@@ -60,14 +65,20 @@ def run(settings: Settings, progress: Progress) -> dict[str, object]:
     corpus = texts.load(settings.texts)
     checkpoint_folder = source.resolve(settings.source, settings.revision)
     progress(f"loading {settings.source}")
-    model = checkpoint.load_model(checkpoint_folder)
+    stated = declared.read_declared(checkpoint_folder)
+    notes = list(stated.notes)
+    model = checkpoint.load_model(stated.backbone, without_head=settings.without_head, notes=notes)
+    stated = dataclasses.replace(stated, notes=tuple(notes))
+    for note in notes:
+        progress(note)
     with tempfile.TemporaryDirectory(prefix="jinabert-export-") as work:
-        return _run(settings, checkpoint_folder, model, corpus, Path(work), progress)
+        return _run(settings, checkpoint_folder, stated, model, corpus, Path(work), progress)
 
 
 def _run(
     settings: Settings,
     checkpoint_folder: Path,
+    stated: Declared,
     model: EncoderModel,
     corpus: Sequence[str],
     work: Path,
@@ -77,7 +88,7 @@ def _run(
     final, reference = work / "final", work / "fp32"
     final.mkdir()
     reference.mkdir()
-    vocabulary = load_vocabulary(checkpoint_folder, model.config)
+    vocabulary = load_vocabulary(stated.backbone, model.config)
     (final / VOCABULARY).write_text(
         "".join(f"{token}\n" for token in vocabulary.tokens), encoding="utf-8", newline="\n"
     )
@@ -97,7 +108,7 @@ def _run(
         (reference_path, *_) = folder.save_model(graph.build(encoder, precision="fp32"), reference)
         reference_alone = graph.max_dense_tokens(heads)
     verification: dict[str, Figures] = {}
-    if found := _official(settings, checkpoint_folder, tokenizer, reference_path, threads, progress):
+    if found := _official(settings, stated.backbone, tokenizer, reference_path, threads, progress):
         verification["official"] = found
     progress("comparing fp32 with torch")
     stream = [token for text in tokens[::-1] for token in text]  # the long texts come first
@@ -140,38 +151,52 @@ def _run(
 
     progress(f"writing {settings.output}")
     came_from = source.provenance(settings.source, checkpoint_folder)
-    weights = [*checkpoint.weight_files(checkpoint_folder), checkpoint_folder / "config.json"]
+    weights = [*checkpoint.weight_files(stated.backbone), stated.backbone / "config.json"]
+    if packed := pack(stated.modules):
+        (final / MODULES_DATA).write_bytes(packed)
     manifest: dict[str, object] = {
         "schema_version": SCHEMA_VERSION,
         "name": settings.name or Path(came_from["name"] or settings.source).name,
         "source": {**came_from, "sha256": {file.name: file_facts(file).sha256 for file in sorted(weights)}},
-        **shape(model, vocabulary),
+        **shape(model, vocabulary, stated, settings.max_tokens),
         "precision": settings.precision,
         "scheme": settings.scheme if settings.precision == "int8" else None,
         "max_dense_tokens": None if baseline_scheme else graph.max_dense_tokens(heads),
         "made_with": _made_with(),
+        "notes": list(stated.notes),
         "verification": verification,
     }
     return folder.write(settings.output, sorted(final.iterdir()), manifest, force=settings.force)
 
 
-def shape(model: EncoderModel, vocabulary: Vocabulary) -> dict[str, object]:
-    """
+def shape(
+    model: EncoderModel, vocabulary: Vocabulary, stated: Declared, max_tokens: int | None = None
+) -> dict[str, object]:
+    """Say what kind of model it is.
+
     :param model: of the checkpoint.
     :param vocabulary: of the checkpoint.
-    :return: the fields of a manifest that say what kind of model it is.
+    :param stated: what its folder declares.
+    :param max_tokens: the default max_length; None for the folder's.
+    :return: those fields of a manifest.
     """
     config = model.config
+    pooled = len(stated.pooling) * config.hidden_size
     return {
         "architecture": model.architecture.name,
-        "dimension": config.hidden_size,
+        "dimension": stated.modules[-1].output_size if stated.modules else pooled,
+        "hidden_size": config.hidden_size,
         "layers": config.num_hidden_layers,
         "heads": config.num_attention_heads,
         "intermediate": config.intermediate_size,
         "vocabulary": config.vocab_size,
-        "max_tokens": vocabulary.max_tokens,
-        "pooling": "mean",
-        "normalize": True,
+        "max_tokens": max_tokens or stated.max_tokens or vocabulary.max_tokens,
+        "pooling": {"modes": list(stated.pooling), "include_prompt": stated.include_prompt},
+        "modules": [describe(module) for module in stated.modules],
+        "normalize": stated.normalize,
+        "prompts": stated.prompts,
+        "default_prompt_name": stated.default_prompt_name,
+        "similarity": stated.similarity,
         "tokenizer": {"type": "wordpiece", "lower_case": vocabulary.lower_case},
     }
 

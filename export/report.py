@@ -20,6 +20,19 @@ def lines(manifest: Mapping[str, Any]) -> list[str]:
         f"{'files':<24}{size / 1e6:.2f} MB: "
         + ", ".join(f"{name} {entry['size']:,}" for name, entry in files.items()),
     ]
+    modules = "".join(f", {_module(entry)}" for entry in manifest["modules"])
+    report.append(
+        f"{'vectors':<24}{manifest['dimension']} numbers: {' + '.join(manifest['pooling']['modes'])}{modules}, "
+        f"{'length 1' if manifest['normalize'] else 'not normalised'} by default; texts of up to "
+        f"{manifest['max_tokens']:,} tokens"
+    )
+    if prompts := manifest["prompts"]:
+        default = manifest["default_prompt_name"]
+        report.append(
+            f"{'prompts':<24}{', '.join(prompts)}; by default {'none' if default is None else repr(default)}"
+            + ("" if manifest["pooling"]["include_prompt"] else "; their tokens are not pooled")
+        )
+    report += [f"{'note':<24}{note}" for note in manifest.get("notes", [])]
     figures: Mapping[str, Any] = manifest["verification"]
     if fp32 := figures.get("fp32"):
         alone = ", ".join(f"{length}: {difference:.0e}" for length, difference in fp32["alone"].items())
@@ -46,3 +59,9 @@ def lines(manifest: Mapping[str, Any]) -> list[str]:
         shown = list(layers.items())[:LAYERS_SHOWN]
         report += [f"{'':<24}{name:<36} {entry['mean']:.6f}  {entry['worst']:.6f}" for name, entry in shown]
     return report
+
+
+def _module(entry: Mapping[str, Any]) -> str:
+    if entry["type"] == "dense":
+        return f"dense to {entry['out_features']} ({entry['activation']})"
+    return str(entry["type"]).replace("_", " ")

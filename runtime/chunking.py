@@ -44,6 +44,8 @@ def encode_chunks(
     spans: Iterable[tuple[int, int]] | None,
     max_length: int,
     normalize: bool,
+    prompt: str = "",
+    skip: int = 0,
 ) -> list[Chunk]:
     """Cut one text into chunks, with vectors that were computed over the whole of it.
 
@@ -55,14 +57,21 @@ def encode_chunks(
         token belongs to each span that it shares a character with.
     :param max_length: most tokens of one pass; longer texts go through overlapping windows of this size.
     :param normalize: give vectors of Euclidean length 1.
+    :param prompt: what stands before the text; it is read with it, and no chunk's span or text holds it.
+    :param skip: tokens at the start that no chunk has, see prompts.skipped_tokens. 0: the first chunk has those of the
+        prompt.
     :return: the chunks in order (of the spans, when given); none for a text without a token.
     :raises InputError: overlap too large, a span outside the text or without a token.
     :raises OutputError: a vector is not finite.
     """
     if overlap >= chunk_tokens:
         raise InputError(f"overlap={overlap}: must be less than chunk_tokens={chunk_tokens}")
-    ids, offsets = model.tokenizer.encode_with_offsets(text)
+    ids, offsets = model.tokenizer.encode_with_offsets(prompt + text)
     own = len(model.tokenizer.prefix), len(ids) - len(model.tokenizer.suffix)  # the text's own tokens
+    if prompt:
+        offsets = [(max(start - len(prompt), 0), end - len(prompt)) for start, end in offsets]
+        first = max(own[0], skip)
+        own = next((number for number in range(first, own[1]) if offsets[number][1] > 0), own[1]), own[1]
     if spans is None:
         ranges = _equal_ranges(own, chunk_tokens, overlap)
         spans = [(offsets[first][0], offsets[end - 1][1]) for first, end in ranges]
@@ -71,7 +80,7 @@ def encode_chunks(
         ranges = _ranges_of_spans(spans, offsets, own)
     if not ranges:
         return []
-    ranges = _with_special_tokens(ranges, own, len(ids))
+    ranges = _with_special_tokens(ranges, own, len(ids), skip)
     vectors = model.embed_ranges(ids, ranges, max_length=max_length, normalize=normalize)
     return [
         Chunk(start, stop, text[start:stop], end - first, vector)
@@ -166,15 +175,16 @@ def _equal_ranges(own: tuple[int, int], chunk_tokens: int, overlap: int) -> list
 
 
 def _with_special_tokens(
-    ranges: Iterable[tuple[int, int]], own: tuple[int, int], count: int
+    ranges: Iterable[tuple[int, int]], own: tuple[int, int], count: int, skip: int = 0
 ) -> list[tuple[int, int]]:
-    """Widen ranges of a text's tokens by the special tokens before the first and after the last of them.
+    """Widen ranges of a text's tokens by a prompt and special tokens, where they hold its first or its last one.
 
     :param ranges: pairs (first, end).
     :param own: where the text's own tokens start and end.
     :param count: all tokens.
+    :param skip: how many tokens at the start stay out.
     """
-    return [(0 if first == own[0] else first, count if end == own[1] else end) for first, end in ranges]
+    return [(skip if first == own[0] else first, count if end == own[1] else end) for first, end in ranges]
 
 
 def _check_span(number: int, span: Any, length: int) -> tuple[int, int]:

@@ -16,6 +16,7 @@ import numpy as np
 from . import batching, pooling
 from .errors import InputError, TextTooLongError
 from .model import Model, load_model
+from .prompts import NO_PROMPT, Prompt, choose_prompt, document_prompt, query_prompt, skipped_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,15 +44,15 @@ class EncodeStats(NamedTuple):
     truncated_texts: int
     cut_tokens: int  # left out of the truncated texts
     seconds: float
+    prompt: Prompt = NO_PROMPT  # what was put before each text
 
 
 class Tokens(NamedTuple):
-    """The tokens of one text with their vectors; vectors.mean(axis=0) over its length is what encode
-    gives."""
+    """The tokens of one text with their vectors, which pooling and the folder's modules make what encode gives."""
 
     ids: NDArray[np.int64]  # [T]
     offsets: NDArray[np.int64]  # [T, 2] start and end in the text; (0, 0) for [CLS] and [SEP]
-    vectors: NDArray[np.float32]  # [T, D], not normalised
+    vectors: NDArray[np.float32]  # [T, hidden_size], not normalised
 
 
 class Embedder:
@@ -107,8 +108,10 @@ class Embedder:
         self,
         texts: str | Iterable[str],
         *,
+        prompt_name: str | None = ...,
+        prompt: str | None = ...,
         max_length: int | None = ...,
-        normalize: bool = ...,
+        normalize: bool | None = ...,
         batch_tokens: int = ...,
         overflow: str = ...,
         show_progress: bool | None = ...,
@@ -124,8 +127,10 @@ class Embedder:
         self,
         texts: str | Iterable[str],
         *,
+        prompt_name: str | None = ...,
+        prompt: str | None = ...,
         max_length: int | None = ...,
-        normalize: bool = ...,
+        normalize: bool | None = ...,
         batch_tokens: int = ...,
         overflow: str = ...,
         show_progress: bool | None = ...,
@@ -140,8 +145,10 @@ class Embedder:
         self,
         texts: str | Iterable[str],
         *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
         max_length: int | None = None,
-        normalize: bool = True,
+        normalize: bool | None = None,
         batch_tokens: int = batching.BATCH_TOKENS,
         overflow: str = "truncate",
         show_progress: bool | None = None,
@@ -151,12 +158,15 @@ class Embedder:
         convert_to_numpy: bool = True,
         show_progress_bar: bool | None = None,
     ) -> NDArray[np.float32] | tuple[NDArray[np.float32], EncodeStats]:
-        """Vectors of texts: the mean of each text's token vectors, of length 1 unless told otherwise.
+        """Vectors of texts, pooled and normalised as the model folder says.
 
         :param texts: a text, or any iterable of texts. An empty text has the vector of [CLS][SEP].
+        :param prompt_name: the prompt of the model folder to put before each text; None for its default prompt, if it
+            has one.
+        :param prompt: the prompt itself instead; "" for none.
         :param max_length: most tokens of a text, [CLS] and [SEP] included; None for max_tokens. It may be
             larger than max_tokens: the model extrapolates.
-        :param normalize: give vectors of Euclidean length 1.
+        :param normalize: give vectors of Euclidean length 1; None for what the model folder says.
         :param batch_tokens: budget of a batch in tokens (attention counted, see batching.py): time against
             memory.
         :param overflow: "truncate" keeps [CLS], the first max_length - 2 tokens and [SEP]; "error" refuses.
@@ -174,6 +184,7 @@ class Embedder:
         """
         start = time.perf_counter()
         limit = self._limit(max_length)
+        chosen, skip = self._prompt(prompt_name, prompt, limit)
         _check_overflow(overflow)
         batch_tokens = check_int("batch_tokens", batch_tokens, least=1)
         if batch_size is not None:
@@ -182,12 +193,14 @@ class Embedder:
             raise InputError("convert_to_numpy=False: only numpy arrays are returned; convert them yourself")
         if normalize_embeddings is not None:
             normalize = normalize_embeddings
+        if normalize is None:
+            normalize = self.manifest.normalize
         if show_progress_bar is not None:
             show_progress = show_progress_bar
 
         single = isinstance(texts, str)
         several = [texts] if isinstance(texts, str) else texts
-        flat, lengths, truncated, cut = self._tokenize(several, limit, overflow)
+        flat, lengths, truncated, cut = self._tokenize(several, chosen.text, limit, overflow)
         vectors = np.empty((len(lengths), self.dimension), np.float32)
         progress = None
         if show_progress:
@@ -195,7 +208,7 @@ class Embedder:
 
             progress = Progress(len(lengths))
         try:
-            self._embed(flat, lengths, vectors, batch_tokens, batch_size, normalize, progress)
+            self._embed(flat, lengths, vectors, batch_tokens, batch_size, normalize, skip, progress)
         finally:
             if progress:
                 progress.close()
@@ -203,25 +216,56 @@ class Embedder:
         if not return_stats:
             return output
         seconds = time.perf_counter() - start
-        return output, EncodeStats(len(lengths), len(flat), truncated, cut, seconds)
+        return output, EncodeStats(len(lengths), len(flat), truncated, cut, seconds, chosen)
+
+    def encode_query(self, texts: str | Iterable[str], **options: Any) -> Any:
+        """Vectors of search queries: encode with the prompt "query" of the model folder, or without any if it has none.
+
+        :param texts: as in encode.
+        :param options: as in encode; prompt_name or prompt win.
+        :return: as encode.
+        """
+        return self._encode_with(query_prompt(self.manifest), texts, options)
+
+    def encode_document(self, texts: str | Iterable[str], **options: Any) -> Any:
+        """Vectors of what is searched: encode with the first of the prompts "document", "passage" and "corpus" that the
+        model folder has and that is not empty, or without any.
+
+        :param texts: as in encode.
+        :param options: as in encode; prompt_name or prompt win.
+        :return: as encode.
+        """
+        return self._encode_with(document_prompt(self.manifest), texts, options)
 
     def encode_tokens(
-        self, text: str, *, max_length: int | None = None, overflow: str = "truncate"
+        self,
+        text: str,
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        max_length: int | None = None,
+        overflow: str = "truncate",
     ) -> Tokens:
         """Token ids, where they are in the text, and their vectors, for pooling by hand.
 
         :param text: one text.
+        :param prompt_name: as in encode.
+        :param prompt: as in encode.
         :param max_length: as in encode.
         :param overflow: as in encode.
-        :return: ids [T], offsets [T, 2], vectors [T, D] float32, not normalised.
+        :return: ids [T], offsets [T, 2], vectors [T, hidden_size] float32, not normalised. Tokens of a prompt have the
+            offsets (0, 0).
         :raises TypeError: text is not a str.
         :raises TextTooLongError: with overflow="error".
         :raises OutputError: a vector is not finite.
         """
         limit = self._limit(max_length)
+        chosen, _ = self._prompt(prompt_name, prompt, limit)
         _check_overflow(overflow)
         _check_text(text)
-        ids, offsets = self._model.tokenizer.encode_with_offsets(text)
+        ids, offsets = self._model.tokenizer.encode_with_offsets(chosen.text + text)
+        if shift := len(chosen.text):
+            offsets = [(max(start - shift, 0), max(end - shift, 0)) for start, end in offsets]
         if len(ids) > limit:
             if overflow == "error":
                 raise TextTooLongError(0, len(ids), limit)
@@ -236,25 +280,31 @@ class Embedder:
         overlap: int = 0,
         spans: Iterable[tuple[int, int]] | None = None,
         *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
         max_length: int | None = None,
-        normalize: bool = True,
+        normalize: bool | None = None,
     ) -> list[Chunk]:
-        """Late chunking: one pass over the whole text, then a mean per chunk, so that each chunk knows its
-        context.
+        """Late chunking: one pass over the whole text, then one vector per chunk, so that each chunk knows its
+        context. A prompt stands before the whole text, and no chunk's `text` holds it.
 
         See chunking.encode_chunks for the parameters.
         """
         from .chunking import encode_chunks
 
         _check_text(text)
+        limit = self._limit(max_length)
+        chosen, skip = self._prompt(prompt_name, prompt, limit)
         return encode_chunks(
             self._model,
             text,
+            prompt=chosen.text,
+            skip=skip,
             chunk_tokens=check_int("chunk_tokens", chunk_tokens, least=1),
             overlap=check_int("overlap", overlap, least=0),
             spans=spans,
-            max_length=self._limit(max_length),
-            normalize=normalize,
+            max_length=limit,
+            normalize=self.manifest.normalize if normalize is None else normalize,
         )
 
     @overload
@@ -264,7 +314,7 @@ class Embedder:
     def count_tokens(self, texts: Iterable[str]) -> list[int]: ...
 
     def count_tokens(self, texts: str | Iterable[str]) -> int | list[int]:
-        """Tokens of texts before any truncation, [CLS] and [SEP] included.
+        """Tokens of texts before any truncation, [CLS] and [SEP] included, without a prompt.
 
         :param texts: a text, or any iterable of texts.
         :return: a number for a str, else a list of them.
@@ -317,7 +367,7 @@ class Embedder:
         )
 
     def _tokenize(
-        self, texts: Iterable[str], limit: int, overflow: str
+        self, texts: Iterable[str], prompt: str, limit: int, overflow: str
     ) -> tuple[array[int], list[int], int, int]:
         # One flat array instead of a list per text: a million short texts then cost 4 bytes a token.
         flat, lengths = array("i"), []
@@ -326,7 +376,7 @@ class Embedder:
         for number, text in enumerate(_iterable(texts)):
             if not isinstance(text, str):
                 raise _not_text(number, text)
-            ids = tokenize(text)
+            ids = tokenize(prompt + text if prompt else text)
             if len(ids) > limit:
                 if overflow == "error":
                     raise TextTooLongError(number, len(ids), limit)
@@ -345,6 +395,7 @@ class Embedder:
         batch_tokens: int,
         batch_size: int | None,
         normalize: bool,
+        skip: int,
         progress: Progress | None,
     ) -> None:
         """Fill `vectors`, longest texts first, in batches one after the other or, where there are many, side by
@@ -366,6 +417,7 @@ class Embedder:
             vectors[batch] = model.embed_batch(
                 [all_ids[starts[text] : ends[text]] for text in batch],
                 normalize=normalize,
+                skip=[skip] * len(batch),
                 numbers=batch,
                 shrink=number == len(plan) - 1 >= SHRINK_BATCHES - 1,
                 batch_parallel=batch_parallel,
@@ -389,6 +441,21 @@ class Embedder:
                 model.session.close_single_thread_session()
             embed(end)
 
+    def _encode_with(self, chosen: Prompt, texts: str | Iterable[str], options: dict[str, Any]) -> Any:
+        if options.get("prompt_name") is None and options.get("prompt") is None:
+            named = {"prompt": chosen.text} if chosen.name is None else {"prompt_name": chosen.name}
+            options = {**options, **named}
+        return self.encode(texts, **options)
+
+    def _prompt(self, name: str | None, text: str | None, limit: int) -> tuple[Prompt, int]:
+        """The prompt of a call, and how many tokens pooling leaves out for it."""
+        prompt = choose_prompt(self.manifest, name, text)
+        if prompt.text and (tokens := self.tokenizer.count(prompt.text)) >= limit:
+            raise InputError(
+                f"max_length={limit}: the prompt {prompt.text[:40]!r} alone has {tokens} tokens; raise max_length"
+            )
+        return prompt, skipped_tokens(self.manifest, self.tokenizer, prompt)
+
     def _limit(self, max_length: int | None) -> int:
         if max_length is None:
             return self.manifest.max_tokens
@@ -396,11 +463,11 @@ class Embedder:
 
     def _vectors(self, side: Any) -> NDArray[np.float64]:
         if isinstance(side, str):
-            return self.encode(side).astype(np.float64)
+            return self.encode(side, normalize=True).astype(np.float64)
         if not isinstance(side, np.ndarray):
             side = list(side)
             if not side or isinstance(side[0], str):
-                return self.encode(side).astype(np.float64)
+                return self.encode(side, normalize=True).astype(np.float64)
         vectors = np.asarray(side, np.float64)
         if vectors.ndim not in (1, 2) or vectors.shape[-1] != self.dimension:
             raise InputError(

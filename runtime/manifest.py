@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from . import modules as declared_modules
 from .errors import ModelError
+from .pooling import MODES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MANIFEST, MODEL, MODEL_DATA, VOCABULARY = "manifest.json", "model.onnx", "model.onnx.data", "vocab.txt"
 MAX_MANIFEST_BYTES = 4 << 20  # a real one has a few kilobytes
 MAX_DIMENSION = 1 << 16  # far beyond any model, and room for the vectors can still be made
@@ -27,6 +29,8 @@ ARCHITECTURES = ("jinabert", "jinabert-qk-devlin-norm", "jinabert-qk-post-norm",
 
 ROW_WORDS = 64  # 64-bit words that one sum of the checksum covers: a sector of a disk
 PIECE_BYTES = 1 << 20  # read at a time: stays in the processor's cache
+
+SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 
 EXPORT_AGAIN = "copy or export the model folder again"
 
@@ -43,13 +47,20 @@ class Manifest(NamedTuple):
     """A checked manifest.json."""
 
     name: str
-    dimension: int  # D, length of a vector
+    dimension: int  # D, length of a text's vector
+    hidden_size: int  # length of a token's vector: of what the graph gives
     layers: int
     heads: int
     intermediate: int
     vocabulary: int  # rows of the embedding table
-    max_tokens: int  # longest text as trained, [CLS] and [SEP] included
-    normalize: bool  # what the reference does by default; encode(normalize=...) decides
+    max_tokens: int  # longest text as declared, special tokens included: the default max_length
+    pooling: tuple[str, ...]  # of pooling.MODES, joined in this order
+    include_prompt: bool  # False: the tokens of a prompt are left out of pooling
+    modules: tuple[declared_modules.Module, ...]  # what follows pooling, without their arrays
+    normalize: bool  # whether vectors have length 1 by default; encode(normalize=...) decides
+    prompts: Mapping[str, str]  # name -> what is put before a text
+    default_prompt_name: str | None  # the prompt of texts that are given none
+    similarity: str  # of SIMILARITIES: how vectors are to be compared
     lower_case: bool
     precision: str  # "int8" or "fp32"
     scheme: str | None
@@ -161,19 +172,59 @@ def _checked(path: str, document: object) -> Manifest:
         if name not in files:
             raise ModelError(f"{path}: files does not list {name}: {EXPORT_AGAIN}")
     text("architecture", document.get("architecture"), ARCHITECTURES)
-    text("pooling", document.get("pooling"), ("mean",))
+    pooling = table("pooling", document.get("pooling"))
+    modes = pooling.get("modes")
+    if not isinstance(modes, list) or not modes or len(modes) > len(MODES):
+        raise ModelError(
+            f"{path}: pooling.modes is {_shown(modes)}, not a list of 1 to {len(MODES)} modes: {EXPORT_AGAIN}"
+        )
+    for mode in modes:
+        text("pooling.modes", mode, MODES)
+    hidden_size = number("hidden_size", document.get("hidden_size"), most=MAX_DIMENSION)
+    dimension = number("dimension", document.get("dimension"), most=MAX_DIMENSION)
+    try:
+        modules = declared_modules.parse(
+            document.get("modules"), len(modes) * hidden_size, largest=MAX_DIMENSION
+        )
+    except ValueError as error:
+        raise ModelError(f"{path}: {error}: {EXPORT_AGAIN}") from None
+    given = modules[-1].output_size if modules else len(modes) * hidden_size
+    if given != dimension:
+        raise ModelError(
+            f"{path}: dimension is {dimension} where pooling and modules give {given} numbers: {EXPORT_AGAIN}"
+        )
+    if any(map(declared_modules.array_shapes, modules)) and declared_modules.MODULES_DATA not in files:
+        raise ModelError(f"{path}: files does not list {declared_modules.MODULES_DATA}: {EXPORT_AGAIN}")
+    prompts = table("prompts", document.get("prompts"))
+    for name, prompt in prompts.items():
+        if not isinstance(prompt, str):
+            raise ModelError(
+                f"{path}: prompts[{_shown(name)}] is {_shown(prompt)}, not a string: {EXPORT_AGAIN}"
+            )
+    default_prompt = document.get("default_prompt_name")
+    if default_prompt is not None and (not isinstance(default_prompt, str) or default_prompt not in prompts):
+        raise ModelError(
+            f"{path}: default_prompt_name is {_shown(default_prompt)}, which prompts lacks: {EXPORT_AGAIN}"
+        )
     tokenizer = table("tokenizer", document.get("tokenizer"))
     text("tokenizer.type", tokenizer.get("type"), ("wordpiece",))
     scheme, max_dense_tokens = document.get("scheme"), document.get("max_dense_tokens")
     manifest = Manifest(
         name=text("name", document.get("name")),
-        dimension=number("dimension", document.get("dimension"), most=MAX_DIMENSION),
+        dimension=dimension,
+        hidden_size=hidden_size,
         layers=number("layers", document.get("layers")),
         heads=number("heads", document.get("heads")),
         intermediate=number("intermediate", document.get("intermediate")),
         vocabulary=number("vocabulary", document.get("vocabulary")),
         max_tokens=number("max_tokens", document.get("max_tokens"), least=3),
+        pooling=tuple(modes),
+        include_prompt=flag("pooling.include_prompt", pooling.get("include_prompt")),
+        modules=modules,
         normalize=flag("normalize", document.get("normalize")),
+        prompts=prompts,
+        default_prompt_name=default_prompt,
+        similarity=text("similarity", document.get("similarity"), SIMILARITIES),
         lower_case=flag("tokenizer.lower_case", tokenizer.get("lower_case")),
         precision=text("precision", document.get("precision"), ("int8", "fp32")),
         scheme=None if scheme is None else text("scheme", scheme, ("per-token", "optimum")),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import batching, pooling
+from . import batching, modules, pooling
 from .bundled import bundled_model
 from .errors import ModelError
 from .manifest import VOCABULARY, Manifest, check_files, load_manifest
@@ -32,18 +32,27 @@ class Model:
     Safe from several threads, and in a child process after a fork.
     """
 
-    def __init__(self, folder: str, manifest: Manifest, tokenizer: Tokenizer, session: Session) -> None:
+    def __init__(
+        self,
+        folder: str,
+        manifest: Manifest,
+        tokenizer: Tokenizer,
+        session: Session,
+        loaded_modules: Sequence[modules.Module] = (),
+    ) -> None:
         """Put together what load_model has opened.
 
         :param folder: model folder.
         :param manifest: its manifest.
         :param tokenizer: makes the ids that the session takes.
         :param session: runs the graph.
+        :param loaded_modules: what follows pooling, with their arrays.
         """
         self.folder = folder
         self.manifest = manifest
         self.tokenizer = tokenizer
         self.session = session
+        self.modules = loaded_modules
         self.dimension = manifest.dimension
 
     def with_own_session(self) -> Model:
@@ -53,7 +62,7 @@ class Model:
         :raises OutOfMemoryError: onnxruntime could not allocate.
         """
         session = Session(self.folder, self.manifest, self.session.threads)
-        return Model(self.folder, self.manifest, self.tokenizer, session)
+        return Model(self.folder, self.manifest, self.tokenizer, session, self.modules)
 
     def run(
         self, texts: Sequence[ArrayLike], *, shrink: bool = False, batch_parallel: bool = False
@@ -63,7 +72,7 @@ class Model:
         :param texts: B times token ids, special tokens included; at least one text.
         :param shrink: see Session.run.
         :param batch_parallel: see Session.run.
-        :return: [B, L, D] float32; rows of padding hold anything.
+        :return: [B, L, hidden_size] float32; rows of padding hold anything.
         :raises JinaBertError: see Session.run.
         """
         ids, mask = batching.pad(texts, self.tokenizer.pad_id)
@@ -74,6 +83,7 @@ class Model:
         texts: Sequence[NDArray[np.int32] | list[int]],
         *,
         normalize: bool | Sequence[bool] = True,
+        skip: Sequence[int] | None = None,
         numbers: Sequence[int] | None = None,
         shrink: bool = False,
         batch_parallel: bool = False,
@@ -83,6 +93,7 @@ class Model:
         :param texts: B times token ids, special tokens included; at least one text. Texts with more than the
             manifest's max_dense_tokens come alone.
         :param normalize: give vectors of Euclidean length 1; for all, or B times.
+        :param skip: B times how many tokens at a text's start pooling leaves out, see prompts.skipped_tokens.
         :param numbers: what error messages call the texts; None for 0 to B - 1.
         :param shrink: see Session.run.
         :param batch_parallel: see Session.run.
@@ -92,7 +103,8 @@ class Model:
         """
         hidden = self.run(texts, shrink=shrink, batch_parallel=batch_parallel)
         lengths = np.array([len(text) for text in texts], np.int64)
-        vectors = pooling.normalize(pooling.mean_pool(hidden, lengths), normalize)
+        pooled = pooling.pool(hidden, lengths, self.manifest.pooling, skip or [0] * len(texts))
+        vectors = pooling.normalize(modules.apply(self.modules, pooled), normalize)
         pooling.check_finite(vectors, "texts", range(len(texts)) if numbers is None else numbers)
         return vectors
 
@@ -117,18 +129,18 @@ class Model:
         """
         before, after = len(self.tokenizer.prefix), len(self.tokenizer.suffix)
         own_end = len(ids) - after
-        sums = np.zeros((len(ranges), self.dimension), np.float64)
+        pools = [pooling.Pooling(self.manifest.pooling) for _ in ranges]
         for start, first, end in batching.windows(len(ids), max_length, before, after):
             stop = min(start + max_length - before - after, own_end)
-            hidden = self.run([[*ids[:before], *ids[start:stop], *ids[own_end:]]])
+            (hidden,) = self.run([[*ids[:before], *ids[start:stop], *ids[own_end:]]])
             shift = before - start  # token n of the text is row n + shift of the window
             with np.errstate(over="ignore", invalid="ignore"):  # found by check_finite
-                for number, (left, right) in enumerate(ranges):
+                for pool, (left, right) in zip(pools, ranges, strict=True):
                     left, right = max(left, first), min(right, end)
                     if left < right:
-                        sums[number] += pooling.segment_sums(hidden[:, left + shift : right + shift])[0]
-        counts = np.array([[end - first] for first, end in ranges], np.float64)
-        vectors = pooling.normalize(sums / counts, normalize)
+                        pool.add(hidden[left + shift : right + shift], left)
+        pooled = np.array([pool.vector() for pool in pools])
+        vectors = pooling.normalize(modules.apply(self.modules, pooled), normalize)
         pooling.check_finite(vectors, "chunks", range(len(ranges)))
         return vectors
 
@@ -136,7 +148,7 @@ class Model:
         """Compute the vector of each token of one text.
 
         :param ids: T token ids, special tokens included.
-        :return: [T, D] float32, not normalised.
+        :return: [T, hidden_size] float32, not normalised.
         :raises OutputError: a vector is not finite; the message names the token.
         :raises JinaBertError: see Session.run.
         """
@@ -171,4 +183,4 @@ def load_model(
             "it belongs to another model; put the right vocab.txt there"
         )
     session = Session(folder, manifest, default_threads() if threads is None else threads)
-    return Model(folder, manifest, tokenizer, session)
+    return Model(folder, manifest, tokenizer, session, modules.load_arrays(folder, manifest.modules))

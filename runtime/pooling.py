@@ -1,4 +1,4 @@
-"""From token vectors to one vector per text: the mean over the text's own rows, then length 1.
+"""From token vectors to one vector per text: the mean over the text's own rows or another mode, then length 1.
 
 Every function works on one text's rows, or row by row, so that a result has the same bits whatever else was
 in the batch.
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BLOCK_ROWS = 32  # rows added in float32 before the float64 accumulator takes over
+MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+WEIGHTED_ROWS = 256  # rows that weightedmean widens to float64 at a time
 MIN_NORM = 1e-12  # as torch.nn.functional.normalize: a zero vector stays zero
 
 
@@ -85,3 +87,82 @@ def check_finite(vectors: NDArray[np.float32], label: str, numbers: Sequence[int
         f"the model gave NaN or infinity for {label}[{numbers[row]}]: the model folder is damaged or was exported "
         "wrongly; check it with verify=True (--verify) or export it again"
     )
+
+
+class Pooling:
+    """Pools the token vectors of one text, or of one part of it, which may come in several pieces.
+
+    The modes are those of sentence-transformers' Pooling module; vectors of several modes are joined in their order.
+    """
+
+    def __init__(self, modes: Sequence[str]) -> None:
+        """Start without a token.
+
+        :param modes: of MODES; one part of the vector each.
+        """
+        self._modes = modes
+        self._count = 0
+        self._weights = 0  # of weightedmean
+        self._parts: dict[str, NDArray[np.float64]] = {}  # mode -> what its vector is made of
+
+    def add(self, rows: NDArray[np.float32], position: int) -> None:
+        """Take the next tokens.
+
+        :param rows: [T, D] float32, T at least 1.
+        :param position: number of the first of them in its whole text, from 0.
+        """
+        self._count += len(rows)
+        self._weights += len(rows) * (2 * position + len(rows) + 1) // 2
+        for mode in self._modes:
+            before = self._parts.get(mode)
+            if mode == "lasttoken" or (mode == "cls" and before is None):
+                self._parts[mode] = rows[0 if mode == "cls" else -1].astype(np.float64)
+            elif mode == "max":
+                piece = rows.max(axis=0).astype(np.float64)
+                self._parts[mode] = piece if before is None else np.maximum(before, piece)
+            elif mode != "cls":
+                piece = (
+                    _weighted_sum(rows, position) if mode == "weightedmean" else segment_sums(rows[None])[0]
+                )
+                self._parts[mode] = piece if before is None else before + piece
+
+    def vector(self) -> NDArray[np.float64]:
+        """:return: [len(modes) * D] float64, of the tokens taken so far: at least one."""
+        divisors = {
+            "mean": self._count,
+            "mean_sqrt_len_tokens": np.sqrt(self._count),
+            "weightedmean": self._weights,
+        }
+        return np.concatenate([self._parts[mode] / divisors.get(mode, 1) for mode in self._modes])
+
+
+def _weighted_sum(rows: NDArray[np.float32], position: int) -> NDArray[np.float64]:
+    """Sum token vectors, each times its place in the text, the first counting as 1."""
+    total = np.zeros(rows.shape[1])
+    for start in range(0, len(rows), WEIGHTED_ROWS):
+        piece = rows[start : start + WEIGHTED_ROWS].astype(np.float64)
+        piece *= np.arange(position + start + 1, position + start + len(piece) + 1)[:, None]
+        total += np.add.reduce(piece, axis=0)
+    return total
+
+
+def pool(
+    hidden: NDArray[np.float32], lengths: NDArray[np.int64], modes: Sequence[str], skip: Sequence[int]
+) -> NDArray[np.float64]:
+    """Make one vector a text of its token vectors; padding rows are not read.
+
+    :param hidden: [B, L, D] float32 token vectors.
+    :param lengths: [B] tokens of each text.
+    :param modes: of MODES.
+    :param skip: B times how many tokens at a text's start are left out, fewer than it has: those of a prompt.
+    :return: [B, len(modes) * D] float64.
+    """
+    if tuple(modes) == ("mean",) and not any(skip):
+        return mean_pool(hidden, lengths)
+    vectors = np.empty((len(hidden), len(modes) * hidden.shape[2]), np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):  # found by check_finite
+        for row, (length, first) in enumerate(zip(lengths.tolist(), skip, strict=True)):
+            pooling = Pooling(modes)
+            pooling.add(hidden[row, first:length], first)
+            vectors[row] = pooling.vector()
+    return vectors

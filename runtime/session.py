@@ -166,11 +166,11 @@ class Session:
             raise ModelError(f"{path}: failed on {shape} ({_line(error)}): {EXPORT_AGAIN}") from None
         if shrink:
             _trim_heap()
-        if hidden.shape != (*ids.shape, self._manifest.dimension):
+        if hidden.shape != (*ids.shape, self._manifest.hidden_size):
             path = os.path.join(self._folder, MODEL)
             raise ModelError(
-                f"{path}: gave {list(hidden.shape)} for {list(ids.shape)} tokens where the manifest says dimension "
-                f"{self._manifest.dimension}: {EXPORT_AGAIN}"
+                f"{path}: gave {list(hidden.shape)} for {list(ids.shape)} tokens where the manifest says hidden_size "
+                f"{self._manifest.hidden_size}: {EXPORT_AGAIN}"
             )
         return hidden
 

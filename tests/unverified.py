@@ -17,21 +17,27 @@ def make_folder(checkpoint: Path, output: Path, precision: str) -> Path:
 
     from export import folder, graph, pipeline
     from export.checkpoint import load_model, load_vocabulary, weight_files
-    from runtime.manifest import VOCABULARY, file_facts
+    from export.declared import read_declared
+    from runtime.manifest import SCHEMA_VERSION, VOCABULARY, file_facts
+    from runtime.modules import MODULES_DATA, pack
 
-    model = load_model(checkpoint)
-    vocabulary = load_vocabulary(checkpoint, model.config)
+    stated = read_declared(checkpoint)
+    model = load_model(stated.backbone)
+    vocabulary = load_vocabulary(stated.backbone, model.config)
     output.parent.mkdir(parents=True, exist_ok=True)
-    weights = [*weight_files(checkpoint), checkpoint / "config.json"]
+    weights = [*weight_files(stated.backbone), stated.backbone / "config.json"]
     with tempfile.TemporaryDirectory() as staging:
         work = Path(staging)
         files = folder.save_model(graph.build(model.export_weights(), precision=precision), work)
         (work / VOCABULARY).write_text("".join(f"{token}\n" for token in vocabulary.tokens), encoding="utf-8")
+        if packed := pack(stated.modules):
+            (work / MODULES_DATA).write_bytes(packed)
+            files = [*files, work / MODULES_DATA]
         manifest: dict[str, object] = {
-            "schema_version": 1,
+            "schema_version": SCHEMA_VERSION,
             "name": checkpoint.name,
             "source": {"name": checkpoint.name, "sha256": {f.name: file_facts(f).sha256 for f in weights}},
-            **pipeline.shape(model, vocabulary),
+            **pipeline.shape(model, vocabulary, stated),
             "precision": precision,
             "scheme": "per-token" if precision == "int8" else None,
             "max_dense_tokens": graph.max_dense_tokens(model.config.num_attention_heads),

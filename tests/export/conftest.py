@@ -17,6 +17,7 @@ NEED_EXTRA = {
         "baseline",
         "checkpoint",
         "config",
+        "declared",
         "distill",
         "graph",
         "jinabert",

@@ -69,7 +69,7 @@ def test_a_manifest_of_endless_size(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("schema_version", 3),
+        ("schema_version", 4),
         ("schema_version", "1"),
         ("schema_version", True),
         ("schema_version", None),
@@ -82,7 +82,19 @@ def test_a_manifest_of_endless_size(folder: Path) -> None:
         ("max_tokens", 2),
         ("max_tokens", -1),
         ("vocabulary", None),
+        ("hidden_size", 0),
         ("pooling", "cls"),
+        ("pooling", {"modes": [], "include_prompt": True}),
+        ("pooling", {"modes": ["attention"], "include_prompt": True}),
+        ("pooling", {"modes": [["mean"]], "include_prompt": True}),
+        ("pooling", {"modes": ["mean"], "include_prompt": 1}),
+        ("modules", None),
+        ("modules", [{"type": "conv"}]),
+        ("prompts", []),
+        ("prompts", {"query": 1}),
+        ("default_prompt_name", "query"),
+        ("default_prompt_name", []),
+        ("similarity", "jaccard"),
         ("normalize", 1),
         ("tokenizer", {}),
         ("tokenizer", {"type": "bpe", "lower_case": True}),
@@ -240,3 +252,14 @@ def test_checksum_does_not_depend_on_how_the_file_is_read() -> None:
 
     data = np.random.default_rng(0).bytes((1 << 20) + 12_345)
     assert checksum(Dribble(data)) == checksum(io.BytesIO(data))
+
+
+def test_dimension_and_modules_must_fit(folder: Path) -> None:
+    edit(folder, hidden_size=15)
+    refused(folder, "manifest.json", "dimension is 16", "15 numbers")
+    edit(folder, hidden_size=16, pooling={"modes": ["cls", "mean"], "include_prompt": True})
+    refused(folder, "manifest.json", "dimension is 16", "32 numbers")
+    dense = {"type": "dense", "in_features": 16, "out_features": 4, "bias": True}
+    dense |= {"use_residual": False, "activation": "tanh"}
+    edit(folder, pooling={"modes": ["cls"], "include_prompt": True}, modules=[dense], dimension=4)
+    refused(folder, "files does not list modules.bin")

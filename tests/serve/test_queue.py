@@ -22,7 +22,7 @@ from runtime.serve.requests import Texts, Whole
 DIMENSION = 4
 POISON = 666  # token whose text has no finite vector
 MANIFEST, TOKENIZER = (
-    SimpleNamespace(dimension=DIMENSION),
+    SimpleNamespace(dimension=DIMENSION, pooling=("mean",)),
     SimpleNamespace(pad_id=0, prefix=(1,), suffix=(2,)),
 )
 

@@ -1,0 +1,259 @@
+"""What follows pooling: the Dense, LayerNorm and Normalize modules that a checkpoint declares, computed in numpy.
+
+manifest.json lists them in order under "modules", and modules.bin holds their numbers, one array after the other, as
+little-endian float32 without padding: for each Dense weight [out, in], bias [out] and residual [out, in] as far as it
+has them, for each LayerNorm weight [size] and bias [size].
+
+Each vector is computed by itself, in float64 and without BLAS, whose sums depend on the number of rows and threads: the
+result is batch-invariant, and the same on every CPU but for the last bit.
+
+A program that adds a module to a model folder (a rotation, for example, is a Dense module with activation "identity"
+and no bias) appends its arrays with :func:`pack` and its entry with :func:`describe`.
+"""
+
+from __future__ import annotations
+
+import os
+from math import prod
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from .errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    Vector = NDArray[np.float64]
+
+MODULES_DATA = "modules.bin"
+MIN_NORM = 1e-12  # as torch.nn.functional.normalize: a zero vector stays zero
+
+
+class Module(NamedTuple):
+    """One module: how many numbers it takes and gives, and its arrays by name."""
+
+    type: str  # "dense", "layer_norm" or "normalize"
+    size: int  # numbers of its input
+    output_size: int
+    arrays: Mapping[str, NDArray[np.float32]] = {}  # names and shapes: see array_shapes
+    bias: bool = False  # dense: it has one
+    use_residual: bool = False  # dense: add the input, or the residual's product with it, to the output
+    activation: str = "identity"  # dense: a key of ACTIVATIONS
+    eps: float = 1e-5  # layer_norm
+
+
+def _erf(x: Vector) -> Vector:
+    from math import erf
+
+    return np.array([erf(value) for value in x.tolist()], np.float64)
+
+
+def _softplus(x: Vector) -> Vector:
+    return np.logaddexp(0.0, x)
+
+
+def _sigmoid(x: Vector) -> Vector:
+    return np.exp(-_softplus(-x))
+
+
+# Activations as torch.nn defines them, with its default parameters.
+ACTIVATIONS: dict[str, Callable[[Vector], Vector]] = {
+    "identity": lambda x: x,
+    "tanh": np.tanh,
+    "relu": lambda x: np.maximum(x, 0.0),
+    "gelu": lambda x: 0.5 * x * (1.0 + _erf(x / np.sqrt(2.0))),
+    "silu": lambda x: x * _sigmoid(x),
+    "sigmoid": _sigmoid,
+    "logsigmoid": lambda x: -_softplus(-x),
+    "softplus": _softplus,
+    "softsign": lambda x: x / (1.0 + np.abs(x)),
+    "mish": lambda x: x * np.tanh(_softplus(x)),
+    "elu": lambda x: np.where(x > 0.0, x, np.expm1(np.minimum(x, 0.0))),
+    "selu": lambda x: (
+        1.0507009873554805 * np.where(x > 0.0, x, 1.6732632423543772 * np.expm1(np.minimum(x, 0.0)))
+    ),
+    "leaky_relu": lambda x: np.where(x > 0.0, x, 0.01 * x),
+    "relu6": lambda x: np.clip(x, 0.0, 6.0),
+    "hardtanh": lambda x: np.clip(x, -1.0, 1.0),
+    "hardsigmoid": lambda x: np.clip(x + 3.0, 0.0, 6.0) / 6.0,
+    "hardswish": lambda x: x * np.clip(x + 3.0, 0.0, 6.0) / 6.0,
+}
+
+
+def array_shapes(module: Module) -> dict[str, tuple[int, ...]]:
+    """Say which arrays a module has.
+
+    :param module: the module; its arrays are not looked at.
+    :return: name -> shape, in the order of modules.bin.
+    """
+    if module.type == "layer_norm":
+        return {"weight": (module.size,), "bias": (module.size,)}
+    shapes: dict[str, tuple[int, ...]] = {}
+    if module.type == "dense":
+        shapes["weight"] = (module.output_size, module.size)
+        if module.bias:
+            shapes["bias"] = (module.output_size,)
+        if module.use_residual and module.size != module.output_size:
+            shapes["residual"] = (module.output_size, module.size)
+    return shapes
+
+
+def describe(module: Module) -> dict[str, object]:
+    """Write a module as its entry in manifest.json.
+
+    :param module: the module.
+    :return: the entry, from which :func:`parse` makes the module again, arrays aside.
+    """
+    if module.type == "dense":
+        return {
+            "type": "dense",
+            "in_features": module.size,
+            "out_features": module.output_size,
+            "bias": module.bias,
+            "use_residual": module.use_residual,
+            "activation": module.activation,
+        }
+    if module.type == "layer_norm":
+        return {"type": "layer_norm", "size": module.size, "eps": module.eps}
+    return {"type": module.type}
+
+
+def pack(modules: Iterable[Module]) -> bytes:
+    """Write the arrays of modules as modules.bin holds them.
+
+    :param modules: in order, arrays included.
+    :return: the content of the file; empty where no module has arrays.
+    """
+    return b"".join(
+        np.asarray(module.arrays[name], "<f4").tobytes()
+        for module in modules
+        for name in array_shapes(module)
+    )
+
+
+def parse(entries: object, size: int, largest: int) -> tuple[Module, ...]:
+    """Read the field "modules" of manifest.json.
+
+    :param entries: the field.
+    :param size: numbers of the pooled vector.
+    :param largest: largest size allowed.
+    :return: the modules in order, without their arrays; each takes what the one before it gives.
+    :raises ValueError: naming the entry and what is wrong with it.
+    """
+    if not isinstance(entries, list):
+        raise ValueError("modules is not a list")
+    modules: list[Module] = []
+    for number, entry in enumerate(entries):
+        fields: Any = entry if isinstance(entry, dict) else {}
+        module = Module(str(fields.get("type")), size, size)
+        if module.type == "layer_norm":
+            module = module._replace(eps=fields.get("eps"))
+        elif module.type == "dense":
+            module = module._replace(
+                output_size=fields.get("out_features"),
+                bias=fields.get("bias"),
+                use_residual=fields.get("use_residual"),
+                activation=fields.get("activation"),
+            )
+        if problem := _problem(module, fields, largest):
+            raise ValueError(f"modules[{number}] {problem}")
+        modules.append(module)
+        size = module.output_size
+    return tuple(modules)
+
+
+def _problem(module: Module, fields: dict[str, Any], largest: int) -> str | None:
+    if module.type == "normalize":
+        return None
+    if module.type == "layer_norm":
+        good = fields.get("size") == module.size and isinstance(module.eps, float) and 0 < module.eps < 1
+        return None if good else f"is no layer_norm of {module.size} numbers with a sensible eps"
+    if module.type != "dense":
+        return f"has type {module.type[:40]!r}, not dense, layer_norm or normalize"
+    if fields.get("in_features") != module.size:
+        return f"takes other than the {module.size} numbers that come before it"
+    if type(module.output_size) is not int or not 1 <= module.output_size <= largest:
+        return f"has out_features other than an integer from 1 to {largest}"
+    if not isinstance(module.bias, bool) or not isinstance(module.use_residual, bool):
+        return "has a bias or use_residual that is not true or false"
+    if not isinstance(module.activation, str) or module.activation not in ACTIVATIONS:
+        return f"has an activation other than {', '.join(ACTIVATIONS)}"
+    return None
+
+
+def load_arrays(folder: str, modules: Sequence[Module]) -> tuple[Module, ...]:
+    """Read modules.bin.
+
+    :param folder: model folder, its files checked.
+    :param modules: what :func:`parse` gave.
+    :return: the same modules with their arrays.
+    :raises ModelError: the file cannot be read, or holds more or fewer numbers than the modules have.
+    """
+    shapes = [array_shapes(module) for module in modules]
+    wanted = sum(prod(shape) for arrays in shapes for shape in arrays.values())
+    if not wanted:
+        return tuple(modules)
+    path = os.path.join(folder, MODULES_DATA)
+    try:
+        found = os.path.getsize(path)
+        if found != 4 * wanted:
+            raise ModelError(
+                f"{path}: {found} bytes where the modules of manifest.json have {4 * wanted}: export the model again"
+            )
+        numbers = np.fromfile(path, "<f4")
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror}): export the model again") from None
+    loaded, start = [], 0
+    for module, arrays in zip(modules, shapes, strict=True):
+        filled = {}
+        for name, shape in arrays.items():
+            end = start + prod(shape)
+            filled[name] = numbers[start:end].reshape(shape).astype(np.float32, copy=False)
+            start = end
+        loaded.append(module._replace(arrays=filled))
+    return tuple(loaded)
+
+
+def apply(modules: Sequence[Module], vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Compute the modules for pooled vectors.
+
+    :param modules: in order, arrays included.
+    :param vectors: [B, size of the first] float64.
+    :return: [B, output_size of the last] float64; a row depends on its own row alone, to the last bit.
+    """
+    if not modules:
+        return vectors
+    with np.errstate(over="ignore", invalid="ignore"):  # found by check_finite
+        return np.stack([_apply_to_one(modules, vector) for vector in vectors])
+
+
+def _apply_to_one(modules: Sequence[Module], vector: Vector) -> Vector:
+    for module in modules:
+        arrays = module.arrays
+        if module.type == "normalize":
+            vector = vector / max(float(np.sqrt(np.add.reduce(vector * vector))), MIN_NORM)
+        elif module.type == "layer_norm":
+            centred = vector - np.add.reduce(vector) / module.size
+            variance = np.add.reduce(centred * centred) / module.size
+            vector = centred / np.sqrt(variance + module.eps) * arrays["weight"] + arrays["bias"]
+        else:
+            output = _product(arrays["weight"], vector)
+            if module.bias:
+                output = output + arrays["bias"]
+            output = ACTIVATIONS[module.activation](output)
+            if module.use_residual:
+                output = output + (_product(arrays["residual"], vector) if "residual" in arrays else vector)
+            vector = output
+    return vector
+
+
+def _product(weight: NDArray[np.float32], vector: Vector) -> Vector:
+    """Multiply a matrix [out, in] with a vector [in], in float64. einsum sums in one order; BLAS in many."""
+    product: Vector = np.einsum(
+        "oi,i->o", weight, vector, dtype=np.float64, casting="same_kind", optimize=False
+    )
+    return product

@@ -1,0 +1,479 @@
+"""What a folder declares: every module type and layout works, or is refused by name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from export.declared import Declared, read_declared
+from export.errors import ExportError
+from export.layouts import checkpoint_root, weight_files
+from runtime.modules import array_shapes
+from tests.export.conftest import tiny_fields, tiny_state, write_checkpoint
+
+MODELS = "sentence_transformers.models"
+NEWER = {
+    "Transformer": "sentence_transformers.base.modules.transformer.Transformer",
+    "Pooling": "sentence_transformers.sentence_transformer.modules.pooling.Pooling",
+    "Dense": "sentence_transformers.base.modules.dense.Dense",
+    "Normalize": "sentence_transformers.base.modules.normalize.Normalize",
+}
+
+Make = Callable[..., Path]
+
+
+def write_json(path: Path, content: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def save_sentence_transformer(
+    folder: Path, modules: list[tuple[str, dict[str, Any] | None]], *, names: dict[str, str] | None = None
+) -> Path:
+    """Write modules.json and a config.json for each module after the Transformer.
+
+    :param folder: of a checkpoint.
+    :param modules: type and config of each module after the Transformer; None: no config.json.
+    :param names: type -> its name in modules.json; those of sentence-transformers 2 to 5 if None.
+    """
+    names = names or {}
+    entries = [{"idx": 0, "name": "0", "path": "", "type": names.get("Transformer", f"{MODELS}.Transformer")}]
+    for number, (kind, config) in enumerate(modules, start=1):
+        path = f"{number}_{kind}"
+        entries.append(
+            {"idx": number, "name": str(number), "path": path, "type": names.get(kind, f"{MODELS}.{kind}")}
+        )
+        if config is not None:
+            write_json(folder / path / "config.json", config)
+    write_json(folder / "modules.json", entries)
+    return folder
+
+
+def save_dense(
+    folder: Path, size: int, out: int, *, seed: int = 0, bin_file: bool = False, **config: Any
+) -> dict[str, Any]:
+    """Write the weights of a Dense module.
+
+    :return: its config.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    config = {"in_features": size, "out_features": out, "bias": True} | config
+    state = {"linear.weight": torch.randn(out, size, generator=generator) / size**0.5}
+    if config["bias"]:
+        state["linear.bias"] = torch.randn(out, generator=generator) * 0.1
+    if config.get("use_residual") and size != out:
+        state["residual.weight"] = torch.randn(out, size, generator=generator) / size**0.5
+    folder.mkdir(parents=True, exist_ok=True)
+    if bin_file:
+        torch.save(state, folder / "pytorch_model.bin")
+    else:
+        save_file(state, folder / "model.safetensors")
+    return config
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path, tiny_checkpoint: Path) -> Path:
+    """A copy to write declarations into."""
+    return Path(shutil.copytree(tiny_checkpoint, tmp_path / "st"))
+
+
+def pooled(modes: dict[str, Any]) -> list[tuple[str, dict[str, Any] | None]]:
+    return [("Pooling", {"word_embedding_dimension": 64} | modes)]
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(ExportError) as caught:
+        read_declared(folder)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_a_folder_without_declarations(tiny_checkpoint: Path) -> None:
+    assert read_declared(tiny_checkpoint) == Declared(tiny_checkpoint, tiny_checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("config", "modes"),
+    [
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, ("cls",)),
+        ({"pooling_mode_mean_tokens": False, "pooling_mode_max_tokens": True}, ("max",)),
+        (
+            {
+                f"pooling_mode_{name}": True
+                for name in (
+                    "lasttoken",
+                    "weightedmean_tokens",
+                    "mean_sqrt_len_tokens",
+                    "mean_tokens",
+                    "max_tokens",
+                )
+            }
+            | {"pooling_mode_cls_token": True},
+            ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"),
+        ),
+        ({"pooling_mode": "weightedmean"}, ("weightedmean",)),
+        ({"pooling_mode": ["mean", "cls"]}, ("mean", "cls")),
+        ({}, ("mean",)),
+    ],
+)
+def test_pooling_modes_in_the_order_of_sentence_transformers(
+    checkpoint: Path, config: dict[str, Any], modes: tuple[str, ...]
+) -> None:
+    stated = read_declared(save_sentence_transformer(checkpoint, pooled(config)))
+    assert stated.pooling == modes
+    assert not stated.normalize
+    assert stated.include_prompt
+
+
+@pytest.mark.parametrize(
+    "config", [{"pooling_mode_attention": True}, {"pooling_mode": "attention"}, {"pooling_mode": 3}]
+)
+def test_other_modes_are_refused_by_name(checkpoint: Path, config: dict[str, Any]) -> None:
+    message = refusal(save_sentence_transformer(checkpoint, pooled(config)))
+    assert str(next(iter(config.values()))) in message or next(iter(config)) in message
+    assert "weightedmean" in message
+
+
+def test_modules_of_every_kind_under_old_and_new_names(checkpoint: Path) -> None:
+    first = save_dense(checkpoint / "2_Dense", 64, 32, activation_function="torch.nn.modules.activation.Tanh")
+    second = save_dense(
+        checkpoint / "5_Dense",
+        32,
+        8,
+        bias=False,
+        bin_file=True,
+        activation_function="torch.nn.modules.linear.Identity",
+    )
+    (checkpoint / "4_LayerNorm").mkdir()
+    save_file(
+        {"norm.weight": torch.ones(32), "norm.bias": torch.zeros(32)},
+        checkpoint / "4_LayerNorm" / "model.safetensors",
+    )
+    modules = [
+        *pooled({}),
+        ("Dense", first),
+        ("Dropout", {"dropout": 0.1}),
+        ("LayerNorm", {"dimension": 32}),
+        ("Dense", second),
+        ("Normalize", None),
+    ]
+    for names in (None, NEWER):
+        stated = read_declared(save_sentence_transformer(checkpoint, modules, names=names))
+        assert [(module.type, module.size, module.output_size) for module in stated.modules] == [
+            ("dense", 64, 32),
+            ("layer_norm", 32, 32),
+            ("dense", 32, 8),
+        ]
+        assert [module.activation for module in stated.modules if module.type == "dense"] == [
+            "tanh",
+            "identity",
+        ]
+        assert stated.normalize
+        assert all(module.arrays.keys() == array_shapes(module).keys() for module in stated.modules)
+
+
+def test_a_normalize_in_the_middle_stays_a_module(checkpoint: Path) -> None:
+    config = save_dense(
+        checkpoint / "3_Dense", 64, 16, activation_function="torch.nn.modules.linear.Identity"
+    )
+    stated = read_declared(
+        save_sentence_transformer(checkpoint, [*pooled({}), ("Normalize", None), ("Dense", config)])
+    )
+    assert [module.type for module in stated.modules] == ["normalize", "dense"]
+    assert not stated.normalize
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "Asym", "BoW", "CLIPModel", "CNN", "LSTM", "Router", "StaticEmbedding", "WeightedLayerPooling",
+        "WordEmbeddings", "WordWeights", "SpladePooling", "MLMTransformer", "LogitScore", "TokenPooling",
+        "SomethingNew",
+    ],
+)  # fmt: skip
+def test_other_modules_are_refused_by_name(checkpoint: Path, kind: str) -> None:
+    assert kind in refusal(save_sentence_transformer(checkpoint, [*pooled({}), (kind, {})]))
+
+
+def test_code_of_the_checkpoints_own_is_refused(checkpoint: Path) -> None:
+    save_sentence_transformer(checkpoint, [*pooled({}), ("Pooler", {})], names={"Pooler": "custom_st.Pooler"})
+    assert "custom_st.Pooler" in refusal(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"activation_function": "torch.nn.modules.activation.Softmax"}, "Softmax"),
+        ({"activation_function": "my_code.Act"}, "my_code.Act"),
+        ({"in_features": 32}, "in_features"),
+        ({"out_features": 0}, "out_features"),
+        ({"module_input_name": "token_embeddings"}, "token_embeddings"),
+        ({"bias": "yes"}, "bias"),
+    ],
+)
+def test_dense_that_cannot_be_computed(checkpoint: Path, changes: dict[str, Any], word: str) -> None:
+    config = save_dense(checkpoint / "2_Dense", 64, 16) | changes
+    assert word in refusal(save_sentence_transformer(checkpoint, [*pooled({}), ("Dense", config)]))
+
+
+def test_dense_whose_weights_do_not_fit(checkpoint: Path) -> None:
+    config = save_dense(checkpoint / "2_Dense", 64, 16)
+    folder = save_sentence_transformer(checkpoint, [*pooled({}), ("Dense", config | {"out_features": 8})])
+    assert "linear.weight" in refusal(folder)
+    save_sentence_transformer(checkpoint, [*pooled({}), ("Dense", config | {"bias": False})])
+    assert "linear.bias" in refusal(folder)
+    (checkpoint / "2_Dense" / "model.safetensors").unlink()
+    assert "no weights" in refusal(folder)
+
+
+def test_prompts_and_lengths(checkpoint: Path) -> None:
+    save_sentence_transformer(checkpoint, pooled({"include_prompt": False}))
+    settings = {
+        "__version__": {"sentence_transformers": "5.1.0"},
+        "prompts": {"query": "query: ", "document": "", "clustering": None},
+        "default_prompt_name": "query",
+        "similarity_fn_name": "dot",
+    }
+    write_json(checkpoint / "config_sentence_transformers.json", settings)
+    write_json(checkpoint / "sentence_bert_config.json", {"max_seq_length": 128, "do_lower_case": False})
+    stated = read_declared(checkpoint)
+    assert stated.prompts == {"query": "query: ", "document": "", "clustering": ""}
+    assert (stated.default_prompt_name, stated.similarity, stated.max_tokens) == ("query", "dot", 128)
+    assert not stated.include_prompt
+    assert stated.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "word"),
+    [
+        ("config_sentence_transformers.json", {"default_prompt_name": "query"}, "query"),
+        ("config_sentence_transformers.json", {"prompts": ["query: "]}, "prompts"),
+        ("config_sentence_transformers.json", {"similarity_fn_name": "jaccard"}, "jaccard"),
+        ("config_sentence_transformers.json", {"model_type": "SparseEncoder"}, "SparseEncoder"),
+        ("sentence_bert_config.json", {"max_seq_length": 2}, "max_seq_length"),
+        ("sentence_bert_config.json", {"do_lower_case": 1}, "do_lower_case"),
+        ("sentence_bert_config.json", {"config_args": {"num_hidden_layers": 1}}, "num_hidden_layers"),
+        ("sentence_bert_config.json", {"transformer_task": "fill-mask"}, "fill-mask"),
+        ("1_Pooling/config.json", {"word_embedding_dimension": 32}, "32"),
+        ("1_Pooling/config.json", {"include_prompt": None}, "include_prompt"),
+        ("modules.json", {}, "modules.json"),
+        ("modules.json", [{}], "type"),
+        ("modules.json", [{"type": f"{MODELS}.Transformer", "path": "../other"}], "other"),
+        ("modules.json", [{"type": f"{MODELS}.Transformer", "path": ""}], "Pooling"),
+    ],
+)
+def test_declarations_that_cannot_be_used(checkpoint: Path, file: str, content: object, word: str) -> None:
+    save_sentence_transformer(checkpoint, pooled({}))
+    write_json(checkpoint / file, content)
+    message = refusal(checkpoint)
+    assert word in message
+    assert Path(file).name in message
+
+
+def test_what_is_not_known_is_noted(checkpoint: Path) -> None:
+    save_sentence_transformer(checkpoint, pooled({"temperature": 0.5, "nothing": None}))
+    write_json(checkpoint / "config_sentence_transformers.json", {"whitening": True})
+    (pooling, settings) = sorted(read_declared(checkpoint).notes)
+    assert "temperature 0.5" in pooling
+    assert "nothing" not in pooling
+    assert "whitening true" in settings
+
+
+def test_a_pooling_folder_without_modules_json_is_noted(checkpoint: Path) -> None:
+    write_json(checkpoint / "1_Pooling" / "config.json", {"pooling_mode_cls_token": True})
+    stated = read_declared(checkpoint)
+    assert stated.pooling == ("mean",)
+    assert "1_Pooling" in stated.notes[0]
+
+
+def test_the_old_layout_with_a_folder_for_the_transformer(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    shutil.copytree(tiny_checkpoint, tmp_path / "st" / "0_Transformer")
+    entries = [
+        {"idx": 0, "name": "0", "path": "0_Transformer", "type": f"{MODELS}.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": f"{MODELS}.Pooling"},
+    ]
+    write_json(tmp_path / "st" / "modules.json", entries)
+    write_json(tmp_path / "st" / "0_Transformer" / "sentence_roberta_config.json", {"max_seq_length": 256})
+    stated = read_declared(tmp_path / "st")
+    assert stated.backbone == tmp_path / "st" / "0_Transformer"
+    assert stated.max_tokens == 256
+    assert "1_Pooling/config.json is missing" in stated.notes[0]
+
+
+def test_byte_order_marks(checkpoint: Path) -> None:
+    save_sentence_transformer(checkpoint, pooled({}))
+    for path in (*checkpoint.glob("*.json"), *checkpoint.glob("*/*.json")):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read_declared(checkpoint).pooling == ("mean",)
+
+
+def test_the_cache_of_a_hub(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    """Links into blobs, as huggingface_hub makes them; the model's folder, or a snapshot of it."""
+    model = tmp_path / "models--jinaai--tiny"
+    snapshot = model / "snapshots" / "0123abc"
+    snapshot.mkdir(parents=True)
+    (model / "blobs").mkdir()
+    for number, file in enumerate(tiny_checkpoint.iterdir()):
+        shutil.copy(file, model / "blobs" / str(number))
+        (snapshot / file.name).symlink_to(f"../../blobs/{number}")
+    assert checkpoint_root(model) == checkpoint_root(snapshot) == snapshot
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text("0123abc")
+    (model / "snapshots" / "other").mkdir()
+    assert checkpoint_root(model) == snapshot
+    assert weight_files(snapshot) == [snapshot / "model.safetensors"]
+    (model / "refs" / "main").unlink()
+    with pytest.raises(ExportError, match="0123abc, other"):
+        checkpoint_root(model)
+    (snapshot / "config.json").resolve().unlink()
+    assert "a link to" in refusal(snapshot) if (snapshot / "modules.json").exists() else True
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "a" * 64 + "\nsize 65338248\n"
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "modules.json"])
+def test_a_git_lfs_pointer(checkpoint: Path, file: str) -> None:
+    from export.checkpoint import load_model
+
+    save_sentence_transformer(checkpoint, pooled({}))
+    (checkpoint / file).write_text(POINTER)
+    with pytest.raises(ExportError, match=r"Git LFS pointer .*65,338,248.*git lfs pull"):
+        load_model(read_declared(checkpoint).backbone)
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("tf_model.h5", "TensorFlow"),
+        ("flax_model.msgpack", "Flax"),
+        ("model-q4.gguf", "GGUF"),
+        ("model.fp16.safetensors", "variant"),
+        ("model.onnx", "ONNX"),
+        ("weights.pt", "rename"),
+        ("openvino_model.xml", "OpenVINO"),
+        ("readme.md", "expected model.safetensors"),
+    ],
+)
+def test_weights_of_other_kinds_are_refused_by_what_they_are(checkpoint: Path, file: str, words: str) -> None:
+    (checkpoint / "model.safetensors").unlink()
+    (checkpoint / file).write_bytes(b"x")
+    with pytest.raises(ExportError, match=words):
+        weight_files(checkpoint)
+
+
+def test_an_adapter_is_refused_with_its_base(checkpoint: Path) -> None:
+    write_json(checkpoint / "adapter_config.json", {"base_model_name_or_path": "jinaai/base"})
+    (checkpoint / "adapter_model.safetensors").write_bytes(b"x")
+    with pytest.raises(ExportError, match=r"LoRA adapter.*jinaai/base.*merge_and_unload"):
+        weight_files(checkpoint)
+
+
+def test_folders_of_a_training(tmp_path: Path) -> None:
+    for step in (500, 1000):
+        write_json(tmp_path / f"checkpoint-{step}" / "config.json", {})
+    with pytest.raises(ExportError, match="checkpoint-1000, checkpoint-500"):
+        checkpoint_root(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["bert.", "_orig_mod.", "module.", "0.auto_model.", "model.", "module._orig_mod.bert.", "a.b.c."],
+)
+def test_prefixes_of_weight_names_are_removed_and_said(tmp_path: Path, prefix: str) -> None:
+    from export.checkpoint import load_model
+
+    fields = tiny_fields()
+    state = tiny_state(fields)
+    named = {prefix + name: value for name, value in state.items()}
+    outer = prefix.split("bert.")[0] if "bert." in prefix else prefix
+    named |= {f"{prefix}pooler.dense.weight": torch.zeros(2), f"{outer}cls.predictions.bias": torch.zeros(2)}
+    folder = write_checkpoint(tmp_path / "prefixed", fields, named)
+    notes: list[str] = []
+    parameters = dict(load_model(folder, notes=notes).named_parameters())
+    assert all(torch.equal(parameters[name], value) for name, value in state.items())
+    assert len(notes) == 1
+    assert all(part in notes[0] for part in prefix.split("."))
+
+
+def test_wrappers_inside_names(tmp_path: Path) -> None:
+    from export.checkpoint import load_model
+
+    fields = tiny_fields()
+    state = tiny_state(fields)
+    named = {
+        name.replace("encoder.layer.0.", "encoder.layer.0._checkpoint_wrapped_module."): value
+        for name, value in state.items()
+    }
+    notes: list[str] = []
+    load_model(write_checkpoint(tmp_path / "wrapped", fields, named), notes=notes)
+    assert "_checkpoint_wrapped_module" in notes[0]
+
+
+def test_two_encoders_in_one_file(tmp_path: Path) -> None:
+    from export.checkpoint import load_model
+
+    fields = tiny_fields()
+    one, other = tiny_state(fields), tiny_state(fields, seed=1)
+    twice = {f"query.{k}": v for k, v in one.items()} | {f"document.{k}": v for k, v in other.items()}
+    with pytest.raises(ExportError, match=r"'query\.' and 'document\.'"):
+        load_model(write_checkpoint(tmp_path / "two", fields, twice))
+    same = {f"query.{k}": v for k, v in one.items()} | {f"document.{k}": v.clone() for k, v in one.items()}
+    with pytest.raises(ExportError, match=r"document\.embeddings"):
+        load_model(write_checkpoint(tmp_path / "same", fields, same))
+
+
+def test_a_head_is_refused_and_left_out_when_asked(tmp_path: Path) -> None:
+    from export.checkpoint import load_model
+
+    fields = tiny_fields()
+    state = tiny_state(fields)
+    head = {"classifier.weight": torch.zeros(2, 64), "classifier.bias": torch.zeros(2)}
+    named = {f"bert.{name}": value for name, value in state.items()} | head
+    folder = write_checkpoint(tmp_path / "head", fields, named)
+    with pytest.raises(ExportError, match=r"head .*classifier\.bias, classifier\.weight.*--without-head"):
+        load_model(folder)
+    notes: list[str] = []
+    load_model(folder, without_head=True, notes=notes)
+    assert any("classifier.weight" in note for note in notes)
+
+
+def test_tied_weights_that_were_stored_once(tmp_path: Path) -> None:
+    from export.checkpoint import load_model
+
+    fields = tiny_fields()
+    state = tiny_state(fields)
+    folder = write_checkpoint(tmp_path / "tied", fields, state)
+    tied = "embeddings.word_embeddings.weight"
+    stored = {
+        ("cls.predictions.decoder.weight" if name == tied else name): value for name, value in state.items()
+    }
+    save_file(stored, folder / "model.safetensors", metadata={tied: "cls.predictions.decoder.weight"})
+    assert torch.equal(dict(load_model(folder).named_parameters())[tied], state[tied])
+
+
+def test_sharded_pickles(tmp_path: Path) -> None:
+    from export.checkpoint import load_model
+
+    fields = tiny_fields()
+    state = tiny_state(fields)
+    folder = write_checkpoint(tmp_path / "shards", fields, state)
+    (folder / "model.safetensors").unlink()
+    names = list(state)
+    parts = {f"pytorch_model-0000{part}-of-00002.bin": names[part - 1 :: 2] for part in (1, 2)}
+    for file, part in parts.items():
+        torch.save({name: state[name] for name in part}, folder / file)
+    write_json(
+        folder / "pytorch_model.bin.index.json",
+        {"weight_map": {name: file for file, part in parts.items() for name in part}},
+    )
+    parameters = dict(load_model(folder).named_parameters())
+    assert all(torch.equal(parameters[name], value) for name, value in state.items())
