@@ -28,11 +28,6 @@ if TYPE_CHECKING:
     from .manifest import Manifest
     from .tokenization.tokenizer import Tokenizer
 
-SHRINK_BATCHES = 8  # encode gives memory back at its end if it took this many batches: then that costs little
-PARALLEL_TOKENS = (
-    8192  # from here on an encode is worth opening a second session for, see batching.run_parallel
-)
-PARALLEL_BATCHES = 2  # for each thread, at least: so that all of them end at about the same time
 MIN_MAX_LENGTH = 3  # [CLS], one token, [SEP]
 
 
@@ -398,48 +393,24 @@ class Embedder:
         skip: int,
         progress: Progress | None,
     ) -> None:
-        """Fill `vectors`, longest texts first, in batches one after the other or, where there are many, side by
-        side."""
-        model, threads = self._model, self.threads
-        max_dense_tokens = model.manifest.max_dense_tokens
-        several = threads > 1 and len(flat) >= PARALLEL_TOKENS
-        if several:
-            batch_tokens = min(batch_tokens, batching.PARALLEL_BATCH_TOKENS)
-        plan = batching.plan(
-            lengths, batch_tokens=batch_tokens, batch_size=batch_size, max_dense_tokens=max_dense_tokens
-        )
+        """Fill `vectors`, longest texts first."""
         all_ids = np.frombuffer(flat, np.int32)
         ends = np.cumsum(lengths, dtype=np.int64)
         starts = ends - lengths
 
-        def embed(number: int, batch_parallel: bool = False) -> None:
-            batch = plan[number]
-            vectors[batch] = model.embed_batch(
+        def embed(batch: list[int], shrink: bool, batch_parallel: bool) -> None:
+            vectors[batch] = self._model.embed_batch(
                 [all_ids[starts[text] : ends[text]] for text in batch],
                 normalize=normalize,
                 skip=[skip] * len(batch),
                 numbers=batch,
-                shrink=number == len(plan) - 1 >= SHRINK_BATCHES - 1,
+                shrink=shrink,
                 batch_parallel=batch_parallel,
             )
             if progress:
                 progress.add(len(batch), sum(lengths[text] for text in batch))
 
-        # Texts in blocks take all threads, and the last batch gives memory back when the others are done with it.
-        first = sum(max_dense_tokens is not None and lengths[batch[0]] > max_dense_tokens for batch in plan)
-        end = max(first, len(plan) - 1)
-        several = several and end - first >= PARALLEL_BATCHES * threads
-        for number in range(first if several else len(plan)):
-            embed(number)
-        if several:
-            model.session.open_single_thread_session()
-            try:
-                batching.run_parallel(
-                    lambda number: embed(first + number, batch_parallel=True), end - first, threads
-                )
-            finally:
-                model.session.close_single_thread_session()
-            embed(end)
+        self._model.for_each_batch(lengths, embed, batch_tokens=batch_tokens, batch_size=batch_size)
 
     def _encode_with(self, chosen: Prompt, texts: str | Iterable[str], options: dict[str, Any]) -> Any:
         if options.get("prompt_name") is None and options.get("prompt") is None:

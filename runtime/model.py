@@ -19,11 +19,15 @@ from .session import Session
 from .tokenization.wordpiece import WordPiece
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
     from .tokenization.tokenizer import Tokenizer
+
+SHRINK_BATCHES = 8  # memory is given back at the end of this many batches or more: then that costs little
+PARALLEL_TOKENS = 8192  # from here on a call is worth opening a second session for, see batching.run_parallel
+PARALLEL_BATCHES = 2  # for each thread, at least: so that all of them end at about the same time
 
 
 class Model:
@@ -77,6 +81,50 @@ class Model:
         """
         ids, mask = batching.pad(texts, self.tokenizer.pad_id)
         return self.session.run(ids, mask, shrink=shrink, batch_parallel=batch_parallel)
+
+    def for_each_batch(
+        self,
+        lengths: Sequence[int],
+        work: Callable[[list[int], bool, bool], None],
+        *,
+        batch_tokens: int = batching.BATCH_TOKENS,
+        batch_size: int | None = None,
+    ) -> None:
+        """Put texts into batches, longest texts first, and have each computed; where there are many, several at once.
+
+        :param lengths: tokens of each text.
+        :param work: called with the numbers of a batch's texts, the longest first, and with what Session.run calls
+            shrink and batch_parallel; from several threads.
+        :param batch_tokens: budget of a batch, see batching.plan.
+        :param batch_size: most texts in a batch; None for no limit.
+        :raises Exception: what work raised.
+        """
+        threads, max_dense_tokens = self.session.threads, self.manifest.max_dense_tokens
+        several = threads > 1 and sum(lengths) >= PARALLEL_TOKENS
+        if several:
+            batch_tokens = min(batch_tokens, batching.PARALLEL_BATCH_TOKENS)
+        plan = batching.plan(
+            lengths, batch_tokens=batch_tokens, batch_size=batch_size, max_dense_tokens=max_dense_tokens
+        )
+
+        def run(number: int, batch_parallel: bool = False) -> None:
+            work(plan[number], number == len(plan) - 1 >= SHRINK_BATCHES - 1, batch_parallel)
+
+        # Blockwise texts take all threads, and the last batch gives memory back when the others are done with it.
+        first = sum(max_dense_tokens is not None and lengths[batch[0]] > max_dense_tokens for batch in plan)
+        end = max(first, len(plan) - 1)
+        several = several and end - first >= PARALLEL_BATCHES * threads
+        for number in range(first if several else len(plan)):
+            run(number)
+        if several:
+            self.session.open_single_thread_session()
+            try:
+                batching.run_parallel(
+                    lambda number: run(first + number, batch_parallel=True), end - first, threads
+                )
+            finally:
+                self.session.close_single_thread_session()
+            run(end)
 
     def embed_batch(
         self,

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from runtime import batching
 from runtime.api.errors import ServiceError
-from runtime.embedder import SHRINK_BATCHES
 from runtime.errors import OutOfMemoryError, OutputError
+from runtime.model import SHRINK_BATCHES
 
 from .requests import Texts, Whole, Work
 

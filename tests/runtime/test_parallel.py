@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import runtime.embedder
+import runtime.model
 from runtime import Embedder, JinaBertError, OutputError
 from runtime.batching import run_parallel
 from tests.tiny import make_model
@@ -57,7 +57,7 @@ def test_an_interrupt_is_passed_on() -> None:
 
 @pytest.fixture
 def several(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Embedder:
-    monkeypatch.setattr(runtime.embedder, "PARALLEL_TOKENS", 100)
+    monkeypatch.setattr(runtime.model, "PARALLEL_TOKENS", 100)
     return Embedder(tiny_folder, threads=2)
 
 
@@ -80,7 +80,7 @@ def test_vectors_have_the_bits_of_one_text_alone(several: Embedder, monkeypatch:
 
 
 def test_a_vector_that_is_not_finite_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime.embedder, "PARALLEL_TOKENS", 100)
+    monkeypatch.setattr(runtime.model, "PARALLEL_TOKENS", 100)
     texts = [*TEXTS, "z", *TEXTS]
     with Embedder(make_model(tmp_path / "poison", poison=True), threads=2) as embedder:
         with pytest.raises(OutputError, match=rf"texts\[{len(TEXTS)}\]"):

@@ -84,7 +84,7 @@ def test_batches_side_by_side(
     embedder: Embedder, one_thread: Embedder, texts: list[str], alone: NDArray[np.float32]
 ) -> None:
     """Many tokens at once take the way through runtime/batching.py."""
-    from runtime.embedder import PARALLEL_TOKENS
+    from runtime.model import PARALLEL_TOKENS
 
     numbers = np.random.default_rng(3).permutation(np.repeat(np.arange(len(texts)), 2))
     several = [texts[number] for number in numbers]
