@@ -72,7 +72,7 @@ def load_model(folder: Path, *, without_head: bool = False, notes: list[str] | N
     model.architecture = architecture
     expected = dict(model.named_parameters())
     state, removed = split_prefix(folder, state, expected)
-    used = architecture.split_state(state)
+    used = architecture.used(state)
     heads = sorted(key for key in used.keys() - expected.keys() if key.partition(".")[0] in _HEADS)
     if heads and not without_head:
         raise ExportError(

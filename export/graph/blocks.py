@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from export.graph.builder import BOOL, FLOAT, INT64, Builder, value
-from export.graph.layer import attention_end, feed_forward, key, query
+from export.graph.layer import attention_end, attention_input, feed_forward, key, query
+from export.graph.positions import Alibi, HeadBias, RelativeBias
 from export.graph.products import Rows, product
 from export.graph.tokens import Tokens
 from export.graph.weights import Arrays, Shape, Stacked
@@ -22,7 +23,13 @@ __all__ = ["long_layers"]
 
 
 def long_layers(
-    g: Builder, x: str, layers: Sequence[Arrays], shape: Shape, grid: Grid, tokens: Tokens
+    g: Builder,
+    x: str,
+    layers: Sequence[Arrays],
+    shape: Shape,
+    positions: Alibi | RelativeBias,
+    grid: Grid,
+    tokens: Tokens,
 ) -> str:
     """Emit all layers for one text.
 
@@ -30,6 +37,7 @@ def long_layers(
     :param x: float32 [rows, hidden], rows a multiple of BLOCK, padding at the end.
     :param layers: the parts of each layer, the same for all.
     :param shape: of the model.
+    :param positions: what they do to scores.
     :param grid: the block grid.
     :param tokens: of all rows.
     :return: name of float32 [rows, hidden]; rows of padding have no meaning.
@@ -37,16 +45,24 @@ def long_layers(
     loop = _Loop(g, "layer")
     carried = loop.body.fresh("hidden")
     weights = Stacked(loop.body, loop.index, layers)
-    y = _layer(loop.body, carried, weights, shape, grid, tokens)
+    y = _layer(loop.body, carried, weights, shape, positions, grid, tokens)
     return loop.close(g.constant(np.int64(len(layers))), y, ["rows", shape.hidden], carried=(x, carried))
 
 
-def _layer(g: Builder, x: str, weights: Stacked, shape: Shape, grid: Grid, tokens: Tokens) -> str:
+def _layer(
+    g: Builder,
+    x: str,
+    weights: Stacked,
+    shape: Shape,
+    positions: Alibi | RelativeBias,
+    grid: Grid,
+    tokens: Tokens,
+) -> str:
     """Emit one layer; parameters as in long_layers."""
-    rows = Rows(x, shape.hidden, tokens.zero_points)
+    rows = attention_input(x, g, weights, shape, tokens)
     k = _by_head(g, key(g, rows, weights, shape, tokens), shape)
     v = _by_head(g, product(g, rows, weights, "attention.self.value"), shape)
-    norms = key_norms(g, k)
+    norms = key_norms(g, k) if isinstance(positions, Alibi) else ""
 
     loop = _Loop(g, "block")
     body = loop.body
@@ -59,14 +75,20 @@ def _layer(g: Builder, x: str, weights: Stacked, shape: Shape, grid: Grid, token
     def of_block(name: str, axis: int = 0) -> str:
         return body.slice(name, start, end, [axis])
 
-    own = Rows(of_block(x), shape.hidden, block.zero_points)
+    own_x = of_block(x)
+    own = Rows(own_x if rows.name == x else of_block(rows.name), shape.hidden, block.zero_points)
     if rows.quantized is not None:  # for keys and values
         own.quantized = of_block(rows.quantized[0]), of_block(rows.quantized[1])
     q = _by_head(body, query(body, own, weights, shape, block), shape)
-    keys = window(body, grid, loop.index, q, of_block(k, axis=1), norms)
-    context = body("Transpose", _attention(body, shape, grid, first, q, k, v, keys), perm=[1, 0, 2])
-    merged = body("Reshape", context, np.array([BLOCK, shape.hidden]))
-    h = attention_end(body, merged, own.name, weights, shape, block)
+    if isinstance(positions, Alibi):
+        keys = window(body, grid, loop.index, q, of_block(k, axis=1), norms)
+    else:
+        all_heads = np.array([shape.heads, 1])
+        keys = body.constant(np.zeros(all_heads, np.int64)), body("Expand", grid.length, all_heads)
+    bias = positions.block_bias(body, grid, first)
+    context = body("Transpose", _attention(body, shape, bias, q, k, v, keys), perm=[1, 0, 2])
+    merged = body("Reshape", context, np.array([BLOCK, shape.heads * shape.width]))
+    h = attention_end(body, merged, own_x, weights, shape, block)
     y = feed_forward(body, h, weights, shape, block)
     blocks = loop.close(grid.blocks, y, [BLOCK, shape.hidden])
     result: str = g("Reshape", blocks, np.array([-1, shape.hidden]))
@@ -80,14 +102,13 @@ def _by_head(g: Builder, x: str, shape: Shape) -> str:
 
 
 def _attention(
-    g: Builder, shape: Shape, grid: Grid, first: str, q: str, k: str, v: str, keys: tuple[str, str]
+    g: Builder, shape: Shape, bias: HeadBias, q: str, k: str, v: str, keys: tuple[str, str]
 ) -> str:
     """Emit attention of one block of queries, a head at a time, each with its own window of keys.
 
     :param g: where to write.
     :param shape: of the model.
-    :param grid: the block grid.
-    :param first: int64 scalar, position of the block's first row.
+    :param bias: of positions, how to emit it.
     :param q: scaled queries, float32 [heads, BLOCK, width].
     :param k: all keys, float32 [heads, rows, width].
     :param v: all values, float32 [heads, rows, width].
@@ -97,10 +118,6 @@ def _attention(
     heads = np.arange(shape.heads, dtype=np.int64)[:, None]
     corner = g("Concat", heads, keys[0], axis=1)  # [heads, 2]: where in [heads, rows, width] the window is
     opposite = g("Concat", heads + 1, keys[1], axis=1)
-    # Positions are counted from the block, so that slope times position stays small where it matters.
-    slopes = grid.slopes[:, None]
-    row = g.constant(slopes[:, :, None] * np.arange(BLOCK, dtype=np.float32)[:, None])  # [heads, BLOCK, 1]
-    column = g("Mul", slopes, g("Sub", grid.positions, g("Cast", first, to=FLOAT)))  # [heads, rows]
 
     loop = _Loop(g, "head")
     body = loop.body
@@ -113,8 +130,8 @@ def _attention(
     k_window, v_window = (
         body("Squeeze", body.slice(name, begin, stop, [0, 1]), np.array([0])) for name in (k, v)
     )
-    alibi = body("Abs", body("Sub", of_head(row), body.slice(column, begin, stop, [0, 1])))
-    scores = body("Gemm", of_head(q), k_window, alibi, transB=1, beta=-1.0)
+    added, factor = bias(body, of_head, begin, stop)
+    scores = body("Gemm", of_head(q), k_window, added, transB=1, beta=factor)
     attended = _weighted(body, scores, v_window)
     return loop.close(g.constant(np.int64(shape.heads)), attended, [BLOCK, shape.width])
 

@@ -7,8 +7,9 @@ the names of JinaBert's checkpoints. What a layer does follows from the parts th
     attention.self.{layer_norm_q, layer_norm_k}.{weight, bias}     norms of queries and keys; then the scale is in them
     attention.output.LayerNorm.{weight, bias}                      the norm after attention and residual
     layer_norm_1.{weight, bias}                                    a second one after that, the residual added again
-    mlp.{gate, up, wo}                                             wo(GELU(gate(x)) * up(x))
+    mlp.{gate, up, wo}                                             wo(GELU(gate(x)) * up(x)), or wo(ReLU(up(x)))
     mlp.layernorm.{weight, bias}                                   the norm after the feed-forward and residual
+    {attention, mlp}.pre_norm.weight                               RMSNorm of what goes into attention, feed-forward
     NAME.bias                                                      a bias of that matrix
 """
 
@@ -20,7 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from export.graph.weights import Arrays, Shape
+from export.graph.positions import Alibi, RelativeBias
+from export.graph.weights import MATRICES, Arrays, Shape
 
 __all__ = ["Encoder", "Float"]
 
@@ -32,7 +34,13 @@ class Encoder:
     """Sizes and weights."""
 
     table: Float  # the embeddings of all tokens, [vocabulary, hidden]
-    norm: tuple[Float, Float]  # of the embeddings: weight and bias, [hidden]
+    norm: tuple[Float, Float] | None  # LayerNorm of the embeddings: weight and bias, [hidden]
     layers: Sequence[Arrays]
-    slopes: Float  # of ALiBi, [heads]
+    positions: Alibi | RelativeBias
     shape: Shape
+    final_norm: Float | None = None  # RMSNorm of the output: weight, [hidden]
+
+    @property
+    def matrices(self) -> list[str]:
+        """Names of the matrices of a layer, in the order in which they run."""
+        return [name for name in MATRICES if name + ".fp32" in self.layers[0]]

@@ -1,6 +1,6 @@
 """One encoder layer with all rows at once: what batches, and texts up to ``max_dense_tokens`` tokens, run through.
 
-MultiHeadAttention computes softmax(q·kᵀ + alibi + mask)·v in one node, and its result for a text does not depend on
+MultiHeadAttention computes softmax(q·kᵀ + bias + mask)·v in one node, and its result for a text does not depend on
 its batch mates or on padding at its right. Products apart for q, k, v and for gate, up, because Split copies.
 """
 
@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from export.graph.builder import Builder
 from export.graph.products import Rows, product, unscaled_product
-from export.graph.tokens import Tokens, normalize
+from export.graph.tokens import Tokens, normalize, rms_normalize
 from export.graph.weights import Shape, Weights
 
-__all__ = ["attention_end", "feed_forward", "key", "query", "short_layer"]
+__all__ = ["attention_end", "attention_input", "feed_forward", "key", "query", "short_layer"]
 
 
 def short_layer(
-    g: Builder, x: str, weights: Weights, shape: Shape, mask: str, alibi: str, tokens: Tokens
+    g: Builder, x: str, weights: Weights, shape: Shape, mask: str, bias: str, tokens: Tokens
 ) -> str:
     """Emit the layer.
 
@@ -24,11 +24,11 @@ def short_layer(
     :param weights: of the layer.
     :param shape: of the model.
     :param mask: int32 [batch, length], 1 for a real token.
-    :param alibi: float32 [1, heads, length, length].
+    :param bias: of positions, float32 [1, heads, length, length].
     :param tokens: of the batch.
     :return: name of float32 [batch, length, hidden].
     """
-    rows = Rows(x, shape.hidden, tokens.zero_points)
+    rows = attention_input(x, g, weights, shape, tokens)
     context = g(
         "MultiHeadAttention",
         query(g, rows, weights, shape, tokens),
@@ -36,21 +36,34 @@ def short_layer(
         product(g, rows, weights, "attention.self.value"),
         "",
         mask,
-        alibi,
+        bias,
         num_heads=shape.heads,
         scale=1.0,  # 1 / sqrt(width) is in the query's weights
-        # Far below any score with its ALiBi, so that padding weighs exactly 0; and finite.
+        # Far below any score with its bias, so that padding weighs exactly 0; and finite.
         mask_filter_value=-1e30,
     )
     h = attention_end(g, context, x, weights, shape, tokens)
     return feed_forward(g, h, weights, shape, tokens)
 
 
+def attention_input(x: str, g: Builder, weights: Weights, shape: Shape, tokens: Tokens) -> Rows:
+    """Emit what queries, keys and values are made of.
+
+    :param x: input of the layer, float32 [..., hidden].
+    :param g: where to write.
+    :param weights: of the layer.
+    :param shape: of the model.
+    :param tokens: those of x.
+    :return: x, or RMSNorm of it.
+    """
+    return Rows(_pre_norm(g, x, weights, "attention", shape), shape.hidden, tokens.zero_points)
+
+
 def query(g: Builder, rows: Rows, weights: Weights, shape: Shape, tokens: Tokens) -> str:
     """Emit the queries, with their norm if they have one.
 
     :param g: where to write.
-    :param rows: input of the layer, [..., hidden].
+    :param rows: of :func:`attention_input`.
     :param weights: of the layer.
     :param shape: of the model.
     :param tokens: those of the rows.
@@ -67,29 +80,29 @@ def key(g: Builder, rows: Rows, weights: Weights, shape: Shape, tokens: Tokens) 
 
 
 def attention_end(g: Builder, context: str, x: str, weights: Weights, shape: Shape, tokens: Tokens) -> str:
-    """Emit LN(dense(context) + x), or LN_1(that + x) where there is such a norm.
+    """Emit dense(context) + x, LN of that, or LN_1 of that and x again, by the norms that there are.
 
     :param g: where to write.
-    :param context: float32 [..., hidden].
+    :param context: float32 [..., heads * width].
     :param x: input of the layer, float32 [..., hidden].
     :param weights: of the layer.
     :param shape: of the model.
     :param tokens: those of x.
     :return: name of float32 [..., hidden].
     """
-    rows = Rows(context, shape.hidden, tokens.zero_points)
+    rows = Rows(context, shape.heads * shape.width, tokens.zero_points)
     out = product(g, rows, weights, "attention.output.dense")
-    h = _norm(g, g("Add", out, x), weights, "attention.output.LayerNorm", shape, tokens)
+    h = _norm_if_there(g, g("Add", out, x), weights, "attention.output.LayerNorm", shape, tokens)
     if "layer_norm_1.weight" in weights:
-        h = _norm(g, g("Add", h, x), weights, "layer_norm_1", shape, tokens)
+        h = _norm_if_there(g, g("Add", h, x), weights, "layer_norm_1", shape, tokens)
     return h
 
 
 def feed_forward(g: Builder, h: str, weights: Weights, shape: Shape, tokens: Tokens) -> str:
-    """Emit LN(wo(GELU(gate(h)) * up(h)) + h).
+    """Emit LN(wo(GELU(gate(h)) * up(h)) + h), or wo(ReLU(up(RMSNorm(h)))) + h, by the parts that there are.
 
-    The scale of up's rows passes untouched through the product with GELU(gate) and through its quantisation, so that
-    it is multiplied in once, in ``hidden`` columns instead of ``intermediate``.
+    The scale of up's rows passes untouched through the product with GELU(gate), or ReLU, and through its quantisation,
+    so that it is multiplied in once, in ``hidden`` columns instead of ``intermediate``.
 
     :param g: where to write.
     :param h: float32 [..., hidden].
@@ -98,22 +111,28 @@ def feed_forward(g: Builder, h: str, weights: Weights, shape: Shape, tokens: Tok
     :param tokens: those of h.
     :return: name of float32 [..., hidden].
     """
-    rows = Rows(h, shape.hidden, tokens.zero_points)
-    gate = product(g, rows, weights, "mlp.gate")
+    rows = Rows(_pre_norm(g, h, weights, "mlp", shape), shape.hidden, tokens.zero_points)
+    gated = any("mlp.gate" + kind in weights for kind in (".int8", ".fp32"))
+    gate = product(g, rows, weights, "mlp.gate") if gated else None
     up, up_scale = unscaled_product(g, rows, weights, "mlp.up")
-    activated = Rows(g("Mul", g("Gelu", gate), up), shape.intermediate, tokens.zero_points)
+    activation = g("Relu", up) if gate is None else g("Mul", g("Gelu", gate), up)
+    activated = Rows(activation, shape.intermediate, tokens.zero_points)
     y, y_scale = unscaled_product(g, activated, weights, "mlp.wo")
     scales = [name for name in (up_scale, y_scale) if name is not None]
     if scales:
         y = g("Mul", y, scales[0] if len(scales) == 1 else g("Mul", *scales))
-    y = g("Add", g("Add", y, weights("mlp.wo.bias")), h)
-    return _norm(g, y, weights, "mlp.layernorm", shape, tokens)
+    if "mlp.wo.bias" in weights:
+        y = g("Add", y, weights("mlp.wo.bias"))
+    return _norm_if_there(g, g("Add", y, h), weights, "mlp.layernorm", shape, tokens)
 
 
-def _norm(g: Builder, x: str, weights: Weights, part: str, shape: Shape, tokens: Tokens) -> str:
+def _norm_if_there(g: Builder, x: str, weights: Weights, part: str, shape: Shape, tokens: Tokens) -> str:
+    if part + ".weight" not in weights:
+        return x
     weight, bias = weights(part + ".weight"), weights(part + ".bias")
     return normalize(g, x, weight, bias, shape.hidden, shape.eps, tokens)
 
 
-def _norm_if_there(g: Builder, x: str, weights: Weights, part: str, shape: Shape, tokens: Tokens) -> str:
-    return _norm(g, x, weights, part, shape, tokens) if part + ".weight" in weights else x
+def _pre_norm(g: Builder, x: str, weights: Weights, part: str, shape: Shape) -> str:
+    name = part + ".pre_norm.weight"
+    return rms_normalize(g, x, weights(name), shape.eps) if name in weights else x

@@ -20,8 +20,9 @@ from export.graph.blocks import long_layers
 from export.graph.builder import FLOAT, INT32, INT64, Builder, value
 from export.graph.encoder import Encoder
 from export.graph.layer import short_layer
-from export.graph.tokens import Tokens, normalize
-from export.graph.weights import MATRICES, Arrays, quantize_table, quantized, store
+from export.graph.positions import Alibi
+from export.graph.tokens import Tokens, normalize, rms_normalize
+from export.graph.weights import Arrays, quantize_table, quantized, store
 from export.graph.windows import grid
 
 __all__ = ["EMBEDDINGS", "MAX_DENSE_TOKENS", "build", "max_dense_tokens", "product_names"]
@@ -49,7 +50,7 @@ def product_names(encoder: Encoder) -> list[str]:
     :return: the embedding table and every product with weights, in the order in which they run.
     """
     layers = range(len(encoder.layers))
-    return [EMBEDDINGS, *(f"encoder.layer.{i}.{name}" for i in layers for name in MATRICES)]
+    return [EMBEDDINGS, *(f"encoder.layer.{i}.{name}" for i in layers for name in encoder.matrices)]
 
 
 def build(
@@ -75,7 +76,7 @@ def build(
     names = product_names(encoder) if only is None else only
     int8 = frozenset(names) if precision == "int8" else frozenset[str]()
     layers = [
-        quantized(arrays, [name for name in MATRICES if f"encoder.layer.{i}.{name}" in int8])
+        quantized(arrays, [name for name in encoder.matrices if f"encoder.layer.{i}.{name}" in int8])
         for i, arrays in enumerate(encoder.layers)
     ]
     g = Builder()
@@ -106,22 +107,30 @@ def build(
 
 
 def _embed(g: Builder, encoder: Encoder, ids: str, int8: bool, tokens: Tokens) -> str:
-    """LN(table[ids]).
+    """table[ids], or LN(table[ids]).
 
-    The table is int8 with a scale per row, and the scale cancels in the normalisation that follows, so that it is not
-    stored; only an epsilon that is not tiny beside a row's variance (JinaBert's 1e-12 is) would make it necessary.
+    The table is int8 with a scale per row. The scale cancels in a normalisation that follows, so that it is not stored
+    there, unless an epsilon that is not tiny beside a row's variance (JinaBert's 1e-12 is) makes it necessary.
     """
     if int8:
         table, scale = quantize_table(encoder.table)
         rows = g("Cast", g("Gather", g.constant(table, EMBEDDINGS + ".int8"), ids), to=FLOAT)
         variances = encoder.table.var(axis=1)
-        if encoder.shape.eps > 1e-7 * variances[variances > 0].min(initial=np.inf):
+        if encoder.norm is None or encoder.shape.eps > 1e-7 * variances[variances > 0].min(initial=np.inf):
             rows = g("Mul", rows, g("Gather", g.constant(scale, EMBEDDINGS + ".scale"), ids))
     else:
         rows = g("Gather", g.constant(encoder.table, EMBEDDINGS + ".fp32"), ids)
+    if encoder.norm is None:
+        return rows
     parts = zip(("weight", "bias"), encoder.norm, strict=True)
     weight, bias = (g.constant(array, "embeddings.LayerNorm." + part) for part, array in parts)
     return normalize(g, rows, weight, bias, encoder.shape.hidden, encoder.shape.eps, tokens)
+
+
+def _final_norm(g: Builder, encoder: Encoder, x: str) -> str:
+    if encoder.final_norm is None:
+        return x
+    return rms_normalize(g, x, g.constant(encoder.final_norm, "final_norm.weight"), encoder.shape.eps)
 
 
 def _short(g: Builder, encoder: Encoder, layers: Sequence[Arrays], int8_table: bool, shape: str) -> str:
@@ -129,23 +138,21 @@ def _short(g: Builder, encoder: Encoder, layers: Sequence[Arrays], int8_table: b
     tokens = Tokens.counted(g, batch, tokens_of_each)
     x = _embed(g, encoder, "input_ids", int8_table, tokens)
     mask = g("Cast", "attention_mask", to=INT32)
-    length = g("Cast", g("Gather", shape, np.int64(1)), to=FLOAT)
-    position = g("Range", np.float32(0), length, np.float32(1))
-    distance = g("Abs", g("Sub", position, g("Unsqueeze", position, np.array([1]))))
-    alibi = g("Mul", distance, -encoder.slopes[None, :, None, None])
+    bias = encoder.positions.dense(g, g("Gather", shape, np.int64(1)))
     for weights in store(g, layers):
-        x = short_layer(g, x, weights, encoder.shape, mask, alibi, tokens)
-    return x
+        x = short_layer(g, x, weights, encoder.shape, mask, bias, tokens)
+    return _final_norm(g, encoder, x)
 
 
 def _long(g: Builder, encoder: Encoder, layers: Sequence[Arrays], int8_table: bool) -> str:
     ids = g("Squeeze", "input_ids", np.array([0]))
     length = g("Size", ids)
-    blocks = grid(g, length, encoder.slopes)
+    positions = encoder.positions
+    blocks = grid(g, length, positions.slopes if isinstance(positions, Alibi) else None)
     padding = g("Concat", np.array([0]), g("Unsqueeze", g("Sub", blocks.rows, length), np.array([0])), axis=0)
     tokens = Tokens.counted(g, None, g("Unsqueeze", blocks.rows, np.array([0])))
     x = _embed(g, encoder, g("Pad", ids, padding), int8_table, tokens)
-    y = long_layers(g, x, layers, encoder.shape, blocks, tokens)
+    y = _final_norm(g, encoder, long_layers(g, x, layers, encoder.shape, positions, blocks, tokens))
     kept = g.slice(y, np.array([0]), g("Unsqueeze", length, np.array([0])), [0])
     result: str = g("Unsqueeze", kept, np.array([0]))
     return result

@@ -9,7 +9,7 @@ from onnx import numpy_helper
 
 from export.graph.builder import Builder
 
-__all__ = ["ZERO_POINT", "Tokens", "normalize"]
+__all__ = ["ZERO_POINT", "Tokens", "normalize", "rms_normalize"]
 
 ZERO_POINT = 128
 LANES = 16  # of a vector register, in float32, at most
@@ -87,4 +87,18 @@ def normalize(g: Builder, x: str, weight: str, bias: str, channels: int, eps: fl
     if not tokens.batched:
         y = g("Squeeze", y, first)
     result: str = g("Add", g("Mul", y, weight), bias)
+    return result
+
+
+def rms_normalize(g: Builder, x: str, weight: str, eps: float) -> str:
+    """Emit RMSNorm over the last axis: x / sqrt(mean(x²) + eps) * weight.
+
+    :param g: where to write.
+    :param x: float32 [..., channels].
+    :param weight: float32 [channels].
+    :param eps: added to the mean of squares.
+    :return: name of float32 [..., channels].
+    """
+    mean = g("ReduceMean", g("Mul", x, x), np.array([-1]), keepdims=1)
+    result: str = g("Mul", g("Div", x, g("Sqrt", g("Add", mean, np.float32(eps)))), weight)
     return result

@@ -53,12 +53,8 @@ class Shape:
     hidden: int
     intermediate: int
     heads: int
-    eps: float
-
-    @property
-    def width(self) -> int:
-        """Of a head."""
-        return self.hidden // self.heads
+    width: int  # of a head
+    eps: float  # of the norms
 
 
 class Weights(Protocol):

@@ -38,24 +38,26 @@ class Grid:
 
     length: str  # int64 scalar: tokens of the text
     blocks: str  # int64 scalar: how many blocks
-    slopes: NDArray[np.float32]  # [heads]
+    slopes: NDArray[np.float32] | None  # of ALiBi, [heads]
     rows: str  # int64 scalar: blocks·BLOCK
     positions: str  # float32 [rows]
-    block_penalty: str  # float32 [heads, 2·blocks]: m·dist between blocks, the block itself at `blocks`
+    block_penalty: str  # with slopes: float32 [heads, 2·blocks], m·dist between blocks, itself at `blocks`
 
 
-def grid(g: Builder, length: str, slopes: NDArray[np.float32]) -> Grid:
+def grid(g: Builder, length: str, slopes: NDArray[np.float32] | None) -> Grid:
     """Emit the block grid of a text.
 
     :param g: where to write.
     :param length: int64 scalar, its tokens.
-    :param slopes: ALiBi slopes, float32 [heads].
+    :param slopes: ALiBi slopes, float32 [heads]; None: positions are another matter, and every key is needed.
     :return: the grid.
     """
     blocks = g("Div", g("Add", length, np.int64(BLOCK - 1)), np.int64(BLOCK))
     rows = g("Mul", blocks, np.int64(BLOCK))
 
     positions = g("Cast", g("Range", np.int64(0), rows, np.int64(1)), to=FLOAT)
+    if slopes is None:
+        return Grid(length, blocks, None, rows, positions, "")
     # Blocks n apart are (n - 1)·BLOCK + 1 tokens apart at least, a block is 0 apart from itself.
     around = g("Cast", g("Range", g("Neg", blocks), blocks, np.int64(1)), to=FLOAT)
     apart = g("Sub", g("Mul", g("Abs", around), np.float32(BLOCK)), np.float32(BLOCK - 1))
@@ -87,6 +89,7 @@ def window(g: Builder, grid: Grid, block: str, q: str, k: str, norms: str) -> tu
     :param norms: of key_norms.
     :return: names of start and end, int64 [heads, 1].
     """
+    assert grid.slopes is not None
     heads, groups = len(grid.slopes), BLOCK // GROUP
     near = np.abs(np.arange(GROUP, dtype=np.float32)[:, None] - np.arange(GROUP, dtype=np.float32))
     q_groups = g("Reshape", q, np.array([heads, groups, GROUP, -1]))

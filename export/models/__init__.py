@@ -13,12 +13,12 @@ from typing import Any
 
 from export.config import CONFIG, read_json, require
 from export.errors import ExportError, listing
-from export.models import jinabert, jinabert_qk
+from export.models import jinabert, jinabert_qk, t5
 from export.models.interface import Architecture, EncoderConfig, EncoderModel
 
 __all__ = ["ARCHITECTURES", "Architecture", "EncoderConfig", "EncoderModel", "load_config", "recognize"]
 
-ARCHITECTURES = (jinabert.ARCHITECTURE, jinabert_qk.QK_DEVLIN_NORM, jinabert_qk.QK_POST_NORM)
+ARCHITECTURES = (jinabert.ARCHITECTURE, jinabert_qk.QK_DEVLIN_NORM, jinabert_qk.QK_POST_NORM, t5.ARCHITECTURE)
 
 
 def load_config(folder: Path) -> EncoderConfig:

@@ -57,14 +57,17 @@ class Architecture:
     unused_keys: re.Pattern[str]  # parameter names that may be there and take no part in embedding
     read_config: Callable[[Path, dict[str, Any]], EncoderConfig]  # of config.json: the file, its fields
     model: Callable[[Any], EncoderModel]  # of a configuration
+    rename: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict  # to the names of the model's parameters
 
-    def split_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    def used(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Leave out what takes no part in embedding.
 
-        :param state: parameter name -> value.
-        :return: those that the model takes.
+        :param state: parameter name -> value, of the checkpoint.
+        :return: those that the model takes, under its names.
         """
-        return {key: value for key, value in state.items() if not self.unused_keys.fullmatch(key)}
+        return self.rename(
+            {key: value for key, value in state.items() if not self.unused_keys.fullmatch(key)}
+        )
 
 
 class EncoderModel(PreTrainedModel):

@@ -22,6 +22,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from export.config import DEFAULT_MAX_TOKENS, fraction, require, size
 from export.errors import ExportError
 from export.graph.encoder import Encoder, Float
+from export.graph.positions import Alibi
 from export.graph.weights import MATRICES, Shape
 from export.models.interface import Architecture, EncoderConfig, EncoderModel
 
@@ -315,8 +316,14 @@ class JinaBertModel(EncoderModel):
             table=table.numpy(),
             norm=(embeddings.LayerNorm.weight.detach().numpy(), embeddings.LayerNorm.bias.detach().numpy()),
             layers=[layer.export_parts() for layer in self.encoder.layer],
-            slopes=np.array(alibi_slopes(heads), np.float32),
-            shape=Shape(config.hidden_size, config.intermediate_size, heads, config.layer_norm_eps),
+            positions=Alibi(np.array(alibi_slopes(heads), np.float32)),
+            shape=Shape(
+                config.hidden_size,
+                config.intermediate_size,
+                heads,
+                config.hidden_size // heads,
+                config.layer_norm_eps,
+            ),
         )
 
 

@@ -23,6 +23,7 @@ NEED_EXTRA = {
         "jinabert",
         "models",
         "source",
+        "t5",
         "trace",
         "verify",
         "vocabulary",
@@ -151,6 +152,51 @@ def code_state(fields: dict[str, Any], seed: int = 0) -> dict[str, Any]:
     return state
 
 
+def t5_fields(**changes: Any) -> dict[str, Any]:
+    """The config.json of a tiny T5 encoder, whose heads together are wider than its hidden states."""
+    return {
+        "architectures": ["T5EncoderModel"],
+        "model_type": "t5",
+        "feed_forward_proj": "relu",
+        "is_gated_act": False,
+        "layer_norm_epsilon": 1e-6,
+        "vocab_size": 64,
+        "d_model": 64,
+        "d_kv": 16,
+        "d_ff": 128,
+        "num_heads": 6,
+        "num_layers": 2,
+        "n_positions": 512,
+        "relative_attention_num_buckets": 32,
+        "relative_attention_max_distance": 128,
+    } | changes
+
+
+def t5_state(fields: dict[str, Any], seed: int = 0) -> dict[str, Any]:
+    """Random weights under T5's names: attention is not uniform, positions matter, and the residual grows."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    d, f, inner = fields["d_model"], fields["d_ff"], fields["d_kv"] * fields["num_heads"]
+
+    def normal(*shape: int, scale: float = 1.0) -> Any:
+        return torch.randn(*shape, generator=generator) * scale
+
+    state = {"shared.weight": normal(fields["vocab_size"], d, scale=3.0)}
+    state["encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"] = normal(
+        fields["relative_attention_num_buckets"], fields["num_heads"], scale=2.0
+    )
+    for i in range(fields["num_layers"]):
+        block = f"encoder.block.{i}.layer"
+        for name in ("q", "k", "v"):
+            state[f"{block}.0.SelfAttention.{name}.weight"] = normal(inner, d, scale=0.6 * d**-0.5)
+        state[f"{block}.0.SelfAttention.o.weight"] = normal(d, inner, scale=2 * inner**-0.5)
+        state[f"{block}.1.DenseReluDense.wi.weight"] = normal(f, d, scale=d**-0.5)
+        state[f"{block}.1.DenseReluDense.wo.weight"] = normal(d, f, scale=3 * f**-0.5)
+        state |= {f"{block}.{j}.layer_norm.weight": 1 + normal(d, scale=0.2) for j in (0, 1)}
+    return state | {"encoder.final_layer_norm.weight": 1 + normal(d, scale=0.2)}
+
+
 def write_checkpoint(folder: Path, fields: dict[str, Any], state: dict[str, Any] | None = None) -> Path:
     """Write config.json, vocab.txt, tokenizer_config.json and model.safetensors.
 
@@ -194,6 +240,13 @@ def code_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny shape in the form of base-code. Shared: do not change it."""
     fields = tiny_fields()
     return write_checkpoint(tmp_path_factory.mktemp("code"), fields, code_state(fields))
+
+
+@pytest.fixture(scope="session")
+def t5_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny T5 encoder. Shared: do not change it."""
+    fields = t5_fields()
+    return write_checkpoint(tmp_path_factory.mktemp("t5"), fields, t5_state(fields))
 
 
 @pytest.fixture

@@ -17,18 +17,20 @@ from export.graph import MAX_DENSE_TOKENS, build, max_dense_tokens, product_name
 from export.graph.builder import FLOAT, Builder, value
 from export.graph.encoder import Encoder
 from export.graph.tokens import Tokens, normalize
-from export.models.jinabert import JinaBertModel
+from export.models import EncoderModel
 
 Run = Callable[[onnx.ModelProto, np.ndarray, np.ndarray], np.ndarray]
 
 
-@pytest.fixture(params=["tiny_checkpoint", "six_heads_checkpoint", "es_checkpoint", "code_checkpoint"])
+@pytest.fixture(
+    params=["tiny_checkpoint", "six_heads_checkpoint", "es_checkpoint", "code_checkpoint", "t5_checkpoint"]
+)
 def checkpoint(request: pytest.FixtureRequest) -> Path:
     return request.getfixturevalue(request.param)
 
 
 @pytest.fixture
-def loaded(checkpoint: Path) -> tuple[JinaBertModel, Encoder]:
+def loaded(checkpoint: Path) -> tuple[EncoderModel, Encoder]:
     model = load_model(checkpoint)
     model.block_rows = 256
     return model, model.export_weights()
@@ -48,7 +50,7 @@ def run(graph: onnxruntime.InferenceSession, ids: np.ndarray, mask: np.ndarray |
     return graph.run(None, {"input_ids": ids, "attention_mask": mask})[0]
 
 
-def in_torch(model: JinaBertModel, ids: np.ndarray) -> np.ndarray:
+def in_torch(model: EncoderModel, ids: np.ndarray) -> np.ndarray:
     with torch.no_grad():
         tensor = torch.from_numpy(ids)
         return model(tensor, torch.ones_like(tensor)).last_hidden_state.numpy()
@@ -87,7 +89,7 @@ def test_normalize_is_layer_normalization(channels: int, shape: tuple[int, ...])
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_fp32_is_the_torch_module_at_every_length(loaded: tuple[JinaBertModel, Encoder]) -> None:
+def test_fp32_is_the_torch_module_at_every_length(loaded: tuple[EncoderModel, Encoder]) -> None:
     model, encoder = loaded
     graph = session(build(encoder, precision="fp32"))
     for length in LENGTHS:
@@ -109,7 +111,7 @@ def test_fp32_is_the_torch_module_far_beyond_the_maximum(
     np.testing.assert_allclose(unit(run(graph, ids)), unit(in_torch(model, ids)), atol=1e-5)
 
 
-def test_both_branches_agree(loaded: tuple[JinaBertModel, Encoder]) -> None:
+def test_both_branches_agree(loaded: tuple[EncoderModel, Encoder]) -> None:
     _, encoder = loaded
     for precision, worst in (("fp32", 1 - 1e-6), ("int8", 0.9999)):
         blocked = session(build(encoder, precision=precision))
@@ -118,7 +120,7 @@ def test_both_branches_agree(loaded: tuple[JinaBertModel, Encoder]) -> None:
         assert (unit(run(blocked, ids)) * unit(run(plain, ids))).sum() > worst
 
 
-def test_int8_is_near_fp32(loaded: tuple[JinaBertModel, Encoder]) -> None:
+def test_int8_is_near_fp32(loaded: tuple[EncoderModel, Encoder]) -> None:
     _, encoder = loaded
     int8, fp32 = (session(build(encoder, precision=precision)) for precision in ("int8", "fp32"))
     for length in (2, 30, 700, 1500):
@@ -127,7 +129,7 @@ def test_int8_is_near_fp32(loaded: tuple[JinaBertModel, Encoder]) -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_padding_and_batch_mates_change_no_bit(loaded: tuple[JinaBertModel, Encoder], precision: str) -> None:
+def test_padding_and_batch_mates_change_no_bit(loaded: tuple[EncoderModel, Encoder], precision: str) -> None:
     _, encoder = loaded
     graph = session(build(encoder, precision=precision))
     texts = [tokens(length, seed=length)[0] for length in (2, 7, 64, 65, 300, 511)]
@@ -140,7 +142,7 @@ def test_padding_and_batch_mates_change_no_bit(loaded: tuple[JinaBertModel, Enco
         np.testing.assert_array_equal(together[row, : len(text)], run(graph, text[None])[0])
 
 
-def test_long_texts_in_a_batch_or_padded_are_right_too(loaded: tuple[JinaBertModel, Encoder]) -> None:
+def test_long_texts_in_a_batch_or_padded_are_right_too(loaded: tuple[EncoderModel, Encoder]) -> None:
     model, encoder = loaded
     graph = session(build(encoder, precision="fp32"))
     ids = np.concatenate([tokens(1300, seed=1), tokens(1300, seed=2)])
@@ -174,10 +176,10 @@ def test_stacks_take_no_room_on_disk(tiny_checkpoint: Path, tmp_path: Path) -> N
     assert sizes[True] - sizes[False] < matrices / 10
 
 
-def test_one_product_alone_can_be_quantised(loaded: tuple[JinaBertModel, Encoder]) -> None:
+def test_one_product_alone_can_be_quantised(loaded: tuple[EncoderModel, Encoder]) -> None:
     _, encoder = loaded
     names = product_names(encoder)
-    assert len(names) == 1 + 2 * 7
+    assert len(names) == 1 + 2 * len(encoder.matrices)
     assert len(set(names)) == len(names)
     for name in (names[0], names[5], names[-1]):
         graph = build(encoder, only={name}, blocked=False)
