@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from runtime.errors import JinaBertError
+
 __all__ = ["ExportError", "listing"]
 
 
-class ExportError(Exception):
+class ExportError(JinaBertError):
     """The export cannot go on; ``python -m export`` prints the message as one line and exits 2."""
 
     def __init__(self, message: str) -> None:

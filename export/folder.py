@@ -4,7 +4,6 @@ The target is absent or complete at every moment. A run that is killed leaves at
 ``.NAME.PID.partial`` beside it, which the next export to the same place removes.
 """
 
-import errno
 import json
 import os
 import shutil
@@ -16,6 +15,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from export.errors import ExportError
+from runtime import files
 from runtime.manifest import MANIFEST, MODEL, MODEL_DATA, content_checksum, file_facts
 
 EXTERNAL_MINIMUM_BYTES = 1024
@@ -105,13 +105,13 @@ def check_target(output: Path, *, force: bool) -> None:
 
 
 def write(
-    output: Path, files: Iterable[Path], manifest: Mapping[str, object], *, force: bool = False
+    output: Path, sources: Iterable[Path], manifest: Mapping[str, object], *, force: bool = False
 ) -> dict[str, object]:
     """
-    Make the model folder ``output`` of copies of ``files`` and a manifest that describes them.
+    Make the model folder ``output`` of copies of ``sources`` and a manifest that describes them.
 
     :param output: the folder to make; missing parents are made too.
-    :param files: ``model.onnx``, perhaps ``model.onnx.data``, and ``vocab.txt``.
+    :param sources: ``model.onnx``, perhaps ``model.onnx.data``, and ``vocab.txt``.
     :param manifest: everything but ``files``, which is added here.
     :param force: replace an existing model folder.
     :return: the manifest as written.
@@ -122,10 +122,10 @@ def write(
     try:
         with _staging(target) as stage:
             entries: dict[str, object] = {}
-            for file in files:
+            for file in sources:
                 copy = stage / file.name
                 shutil.copyfile(file, copy)
-                _sync(copy)
+                files.sync(copy)
                 entries[file.name] = file_facts(copy)._asdict()
             whole = {**manifest, "files": entries}
             whole["checksum"] = content_checksum(whole)
@@ -133,29 +133,11 @@ def write(
             (stage / MANIFEST).write_text(
                 json.dumps(whole, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
             )
-            _sync(stage / MANIFEST)
-            _sync(stage)
-            _publish(stage, target)
+            files.sync(stage / MANIFEST)
+            files.replace(stage, target)
     except OSError as error:
-        raise ExportError(f"cannot write {output}: {explain(error)}") from None
+        raise ExportError(f"cannot write {output}: {files.explain(error)}") from None
     return whole
-
-
-def explain(error: OSError) -> str:
-    """
-    :return: the reason and the remedy of a failed file operation, in words.
-    """
-    reason = error.strerror or str(error)
-    remedies = {
-        errno.ENOSPC: "free some space, or choose another place",
-        errno.EDQUOT: "free some space, or choose another place",
-        errno.EFBIG: "a limit on file sizes is in force here (ulimit -f)",
-        errno.EACCES: "choose a place that you may write to",
-        errno.EPERM: "choose a place that you may write to",
-        errno.EROFS: "choose a place that you may write to",
-    }
-    remedy = remedies.get(error.errno or 0)
-    return f"{reason} ({remedy})" if remedy else reason
 
 
 def _resolve(output: Path) -> Path:
@@ -172,7 +154,7 @@ def _staging(target: Path) -> Iterator[Path]:
     made = [parent for parent in (target.parent, *target.parent.parents) if not parent.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
     _clear_leftovers(target)
-    stage = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    stage = Path(files.beside(target))
     try:
         stage.mkdir()
         yield stage
@@ -185,32 +167,17 @@ def _staging(target: Path) -> Iterator[Path]:
                 break
 
 
-def _publish(stage: Path, target: Path) -> None:
-    if not target.exists():
-        stage.rename(target)
-    else:
-        old = target.with_name(f".{target.name}.{os.getpid()}.old")
-        target.rename(old)
-        try:
-            stage.rename(target)
-        except BaseException:
-            old.rename(target)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-    _sync(target.parent)
-
-
 def _clear_leftovers(target: Path) -> None:
     """Remove what killed runs left; put back the folder that one of them had moved aside and not yet replaced."""
-    for kind in ("partial", "old"):
+    for kind in (files.PARTIAL, files.OLD):
         for left in target.parent.glob(f".{_literal(target.name)}.*.{kind}"):
             pid = left.name.removesuffix(f".{kind}").rpartition(".")[2]
             if not pid.isdigit() or (int(pid) != os.getpid() and _alive(int(pid))):
                 continue
-            if kind == "old" and not target.exists():
+            if kind == files.OLD and not target.exists():
                 left.rename(target)
             else:
-                shutil.rmtree(left, ignore_errors=True)
+                files.remove(str(left))
 
 
 def _literal(name: str) -> str:
@@ -225,12 +192,3 @@ def _alive(pid: int) -> bool:
     except (PermissionError, OverflowError):
         return True
     return True
-
-
-def _sync(path: Path) -> None:
-    """Have the file or folder on the disk, not only in memory, before anything that relies on it."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

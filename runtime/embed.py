@@ -6,20 +6,20 @@ arguments are known to be right.
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import os
 import sys
 
-from .errors import InputError, JinaBertError, TextTooLongError
+from .cli import command
+from .errors import InputError, TextTooLongError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator, Sequence
     from typing import Any, BinaryIO
 
     from .embedder import Embedder
 
+NAME = "embed"  # with which lines on standard error begin
 EXAMPLES = """\
 examples:
   python -m runtime.embed "How is the weather today?"
@@ -32,18 +32,14 @@ examples:
 A text file is UTF-8 with one text a line; an empty line is an empty text, so that vector n belongs to line n.
 Vectors go to standard output, everything else to standard error.
 exit status: 0 all went well, 1 an output or the machine failed, 2 an argument, an input or the model is
-wrong.
+wrong, 130 Ctrl-C, 141 nobody reads standard output any more.
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line's options."""
-    options = argparse.ArgumentParser(
-        prog="python -m runtime.embed",
-        description="Embed texts with a JinaBert model, offline, on the processor.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+def parser() -> command.Parser:
+    """Make the parser of the command line."""
+    options = command.Parser(
+        "runtime.embed", "Embed texts with a JinaBert model, offline, on the CPU.", EXAMPLES, NAME
     )
     add = options.add_argument
     add(
@@ -53,10 +49,9 @@ def parser() -> argparse.ArgumentParser:
         help="a text (without any, and without --input, standard input is read)",
     )
     add("--input", metavar="FILE", help="read texts from FILE, one a line; - for standard input")
-    add(
-        "--field",
-        metavar="NAME",
-        help="the input is JSON lines, and NAME the field with the text (a FILE ending in"
+    command.add_field(
+        options,
+        "the input is JSON lines, and NAME the field with the text (a FILE ending in"
         " .jsonl or .ndjson is read so by itself, NAME being text)",
     )
     add(
@@ -65,10 +60,9 @@ def parser() -> argparse.ArgumentParser:
         default="strict",
         help="invalid UTF-8 in the input: strict refuses it, replace reads it as U+FFFD (default: %(default)s)",
     )
-    add("--model", metavar="DIR", help="model folder made by python -m export (default: the bundled model)")
-    add("--verify", action="store_true", help="compare the SHA-256 of the model's files before using it")
+    command.add_model(options)
     add("--output", metavar="FILE", help="write to FILE (complete or not at all) instead of standard output")
-    add("--force", action="store_true", help="replace FILE if it exists")
+    command.add_force(options, "replace FILE if it exists")
     add(
         "--format",
         choices=("json", "jsonl", "npy", "text"),
@@ -82,37 +76,27 @@ def parser() -> argparse.ArgumentParser:
     )
     add(
         "--chunks",
-        type=int,
+        type=command.integer(1),
         metavar="N",
         help="late chunking: a vector for each N tokens of a text, computed over the"
         " whole of it, with its character span and text",
     )
-    add("--overlap", type=int, metavar="M", help="tokens that neighbouring chunks share (default: 0)")
     add(
-        "--max-length",
-        type=int,
-        metavar="N",
-        help="most tokens of a text, may pass the model's (default: the model's)",
+        "--overlap",
+        type=command.integer(0),
+        metavar="M",
+        help="tokens that neighbouring chunks share (default: 0)",
     )
-    add(
-        "--overflow",
-        choices=("truncate", "error"),
-        default="truncate",
-        help="what to do with a longer text (default: %(default)s)",
-    )
-    add("--no-normalize", action="store_true", help="leave vectors at their length instead of making it 1")
-    add(
-        "--threads",
-        type=int,
-        metavar="N",
-        help="threads to compute with (default: the processors this process may use)",
-    )
+    command.add_max_length(options, "most tokens of a text, may pass the model's (default: the model's)")
+    command.add_overflow(options)
+    command.add_no_normalize(options)
+    command.add_threads(options)
     add(
         "--stats",
         action="store_true",
         help="say how many texts, tokens, cut tokens and tokens/s on standard error",
     )
-    add("--progress", action=argparse.BooleanOptionalAction, help="draw progress (default: on a terminal)")
+    command.add_progress(options)
     add("--quiet", action="store_true", help="no progress, and no word about cut texts")
     return options
 
@@ -123,27 +107,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :param arguments: without the program's name; None for sys.argv.
     :return: exit status.
     """
-    options = parser().parse_args(arguments)
+    return parser().run(_main, arguments)
+
+
+def _main(options: argparse.Namespace) -> int:
     try:
         _check(options)
-        return _run(options)
-    except BrokenPipeError:
-        _silence(1)
-        return 1
-    except MemoryError as error:
-        return _fail(str(error) or "not enough memory: lower --max-length", 1)
-    except JinaBertError as error:
-        return _fail(error, 2)
+        return _embed(options)
     except ImportError as error:
         reason = str(error).strip().splitlines()[-1]  # numpy puts advice before it
-        return _fail(f"{reason}: `pip install onnxruntime numpy`, or give the process more memory", 1)
+        command.say(NAME, f"{reason}: `pip install onnxruntime numpy`, or give the process more memory")
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        _silence(1)
+        command.discard(1)
         where = options.output or "standard output"
-        return _fail(f"{where}: cannot be written ({error.strerror or error})", 1)
-    except KeyboardInterrupt:
-        _silence(1)
-        return _fail("interrupted", 130)
+        command.say(NAME, f"{where}: cannot be written ({error.strerror or error})")
+    return 1
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -171,7 +151,7 @@ def _check(options: argparse.Namespace) -> None:
         raise OSError("it is closed")
 
 
-def _run(options: argparse.Namespace) -> int:
+def _embed(options: argparse.Namespace) -> int:
     from .cli import writing
     from .embedder import Embedder
 
@@ -181,14 +161,14 @@ def _run(options: argparse.Namespace) -> int:
             stream = output.stream if output else sys.stdout.buffer
             label = "similarity" if options.similarity else "embedding"
             writer = writing.FORMATS[options.format](stream, label, embedder.dimension)
-            totals = Totals(options, embedder)
+            encoder = CorpusEncoder(options, embedder)
             if options.similarity:
-                _similarity(embedder, options, totals, writer)
+                _similarity(embedder, options, encoder, writer)
             elif options.chunks is not None:
-                _chunks(embedder, options, totals, writer)
+                _chunks(embedder, options, encoder, writer)
             else:
                 for window in _windows(options):
-                    writer.write(totals.encode(window))
+                    writer.write(encoder.encode(window))
                     if output is None:
                         stream.flush()
             writer.close()
@@ -199,11 +179,11 @@ def _run(options: argparse.Namespace) -> int:
     finally:
         if output:
             output.discard()
-    totals.report()
+    encoder.report()
     return 0
 
 
-class Totals:
+class CorpusEncoder:
     """Encodes window after window, and counts over all of them."""
 
     def __init__(self, options: argparse.Namespace, embedder: Embedder) -> None:
@@ -255,15 +235,17 @@ class Totals:
         options = self._options
         if options.stats:
             rate = self.tokens / self.seconds if self.seconds else 0.0
-            _say(
+            command.say(
+                NAME,
                 f"texts {self.texts:,}, tokens {self.tokens:,}, truncated texts {self.truncated:,}, "
-                f"cut tokens {self.cut:,}, seconds {self.seconds:.3f}, tokens/s {rate:,.0f}"
+                f"cut tokens {self.cut:,}, seconds {self.seconds:.3f}, tokens/s {rate:,.0f}",
             )
         elif self.truncated and not options.quiet:
             limit = options.max_length or self._embedder.max_tokens
-            _say(
+            command.say(
+                NAME,
                 f"{self.truncated:,} of {self.texts:,} texts were cut to {limit:,} tokens ({self.cut:,} tokens lost): "
-                "raise --max-length to keep them, or refuse them with --overflow error"
+                "raise --max-length to keep them, or refuse them with --overflow error",
             )
 
 
@@ -301,16 +283,16 @@ def _read(stream: BinaryIO, name: str, key: str | None, errors: str) -> Iterator
     return reading.field(source, name, key) if key is not None else source
 
 
-def _similarity(embedder: Embedder, options: argparse.Namespace, totals: Totals, writer: Any) -> None:
+def _similarity(embedder: Embedder, options: argparse.Namespace, encoder: CorpusEncoder, writer: Any) -> None:
     import numpy as np
 
-    windows = [totals.encode(window) for window in _windows(options)]
+    windows = [encoder.encode(window) for window in _windows(options)]
     vectors = np.concatenate(windows) if windows else np.empty((0, embedder.dimension), np.float32)
     for start in range(0, len(vectors), 256):
         writer.write(embedder.similarity(vectors[start : start + 256], vectors))
 
 
-def _chunks(embedder: Embedder, options: argparse.Namespace, totals: Totals, writer: Any) -> None:
+def _chunks(embedder: Embedder, options: argparse.Namespace, encoder: CorpusEncoder, writer: Any) -> None:
     import time
 
     import numpy as np
@@ -324,32 +306,13 @@ def _chunks(embedder: Embedder, options: argparse.Namespace, totals: Totals, wri
             max_length=options.max_length,
             normalize=not options.no_normalize,
         )
-        totals.add(1, sum(chunk.tokens for chunk in chunks), time.perf_counter() - start)
+        encoder.add(1, sum(chunk.tokens for chunk in chunks), time.perf_counter() - start)
         if chunks:
             extras = [
                 {"index": index, "chunk": number, "start": chunk.start, "end": chunk.end, "text": chunk.text}
                 for number, chunk in enumerate(chunks)
             ]
             writer.write(np.stack([chunk.vector for chunk in chunks]), extras)
-
-
-def _say(message: object) -> None:
-    if sys.stderr is not None:
-        try:
-            print(f"embed: {message}", file=sys.stderr)
-        except OSError:  # closed or full: no reason for vectors that are right to end in an error
-            _silence(2)
-
-
-def _fail(message: object, status: int) -> int:
-    _say(message)
-    return status
-
-
-def _silence(stream: int) -> None:
-    # The interpreter flushes its streams at its end; what is still buffered has nowhere to go.
-    with contextlib.suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
 
 if __name__ == "__main__":

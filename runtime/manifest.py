@@ -81,9 +81,10 @@ def load_manifest(folder: str | os.PathLike[str]) -> Manifest:
 
     folder = os.fspath(folder)
     if not os.path.isdir(folder):
+        state = "is a file, not a folder" if os.path.exists(folder) else "does not exist"
         raise ModelError(
-            f"model folder {folder!r} does not exist: pass a folder made with "
-            "`python -m export SOURCE --output DIR`, or no model at all for the embedded one"
+            f"model folder {folder!r} {state}: pass a folder made with "
+            "`python -m export SOURCE --output DIR`, or no model at all for the bundled one"
         )
     path = os.path.join(folder, MANIFEST)
     if os.path.lexists(path):

@@ -14,7 +14,7 @@ from . import batching, modules, pooling
 from .bundled import bundled_model
 from .errors import ModelError
 from .manifest import VOCABULARY, Manifest, check_files, load_manifest
-from .resources import default_threads
+from .resources import default_threads, most_threads
 from .session import Session
 from .tokenization.wordpiece import WordPiece
 
@@ -215,7 +215,8 @@ def load_model(
     """Load a model folder: check its files, read the vocabulary, open the graph.
 
     :param folder: model folder made by `python -m export`; None for the bundled model.
-    :param threads: threads that one run computes with; None for as many CPU cores as this process may use.
+    :param threads: threads that one run computes with, at most those that can help (with a warning); None for as many
+        CPU cores as this process may use.
     :param verify: compare the SHA-256 of each file too, not only its size and checksum.
     :raises ModelError: the folder or a file in it is missing, damaged or of another kind.
     :raises OutOfMemoryError: onnxruntime could not allocate.
@@ -230,5 +231,12 @@ def load_model(
             f"{vocabulary}: {len(tokenizer):,} tokens where the model has {manifest.vocabulary:,}: "
             "it belongs to another model; put the right vocab.txt there"
         )
-    session = Session(folder, manifest, default_threads() if threads is None else threads)
+    if threads is None:
+        threads = default_threads()
+    elif threads > (most := most_threads()):
+        import warnings
+
+        warnings.warn(f"threads={threads}: more than {most} do not help here: {most} are used", stacklevel=3)
+        threads = most
+    session = Session(folder, manifest, threads)
     return Model(folder, manifest, tokenizer, session, modules.load_arrays(folder, manifest.modules))

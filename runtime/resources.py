@@ -36,6 +36,14 @@ def default_threads(root: str = "/") -> int:
     return max(1, min(count, MAX_DEFAULT_THREADS))
 
 
+def most_threads() -> int:
+    """Count the threads that can help: the CPU cores of the affinity mask, or MAX_DEFAULT_THREADS if these are fewer.
+
+    Threads beyond the cores cost little as long as they are few; thousands of them cost gigabytes and minutes.
+    """
+    return max(_affinity(), MAX_DEFAULT_THREADS)
+
+
 def may_spin(root: str = "/") -> bool:
     """Whether threads that wait for work may spin: only where no quota counts the CPU time they burn.
 

@@ -7,12 +7,12 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from export.errors import ExportError
 from export.package import archive, contents, trial, wheels
+from runtime import files
 from runtime.bundled import bundled_model
-from runtime.errors import JinaBertError
+from runtime.cli.command import Parser, add_force
 
 EXAMPLES = """\
 examples:
@@ -23,24 +23,20 @@ examples:
 The result is tried: an interpreter of that version and processor makes one vector from it, with no other package
 and an empty environment. For another processor name an emulated one, such as
 --interpreter "qemu-aarch64 -L ROOT ROOT/usr/bin/python3.12".
-export/deploy/ holds the templates that deploy it. Exit codes: 0 written, 2 refused.
+export/deploy/ holds the templates that deploy it.
+exit status: 0 written, 2 refused, 130 interrupted.
 """
 PREFIXES = {False: "", True: "python"}  # a layer's folder that Lambda puts on sys.path
 PLACES = {False: "/var/task", True: "/opt/python"}  # where Lambda unpacks them
 UNZIPPED_LIMIT = 250_000_000  # of a function and its layers together
 
 
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (--help shows the options)\n")
-
-
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
+    """Make the parser of the command line."""
     options = Parser(
-        prog="python -m export.package",
-        description="Make a deployment package: runtime, model, numpy and onnxruntime for another platform.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "export.package",
+        "Make a deployment package: runtime, model, numpy and onnxruntime for another platform.",
+        EXAMPLES,
     )
     options.add_argument(
         "--target", choices=("lambda",), required=True, help="AWS Lambda, or its container image"
@@ -62,26 +58,23 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--interpreter", metavar="COMMAND", help="Python of that version and processor (default: looked for)"
     )
-    options.add_argument("--force", action="store_true", help="replace an existing package")
+    add_force(options, "replace an existing package")
     return options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """
+    """Run the command line.
+
     :param argv: arguments without the program's name; None: of the process.
-    :return: the exit code.
+    :return: exit status.
     """
-    arguments = parser().parse_args(argv)
+    return parser().run(_package, argv, unfinished="; nothing was written", machine_status=2)
+
+
+def _package(arguments: argparse.Namespace) -> int:
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    try:
-        for line in build(arguments):
-            sys.stdout.write(f"{line}\n")
-    except (ExportError, JinaBertError) as error:
-        return _fail(str(error))
-    except OSError as error:
-        return _fail(f"{error.filename or arguments.output}: {error.strerror or error}")
-    except KeyboardInterrupt:
-        return _fail("interrupted; nothing was written", 130)
+    for line in build(arguments):
+        sys.stdout.write(f"{line}\n")
     return 0
 
 
@@ -94,7 +87,7 @@ def build(arguments: argparse.Namespace) -> list[str]:
     """
     output, layer = arguments.output, arguments.layer
     if not re.fullmatch(r"3\.\d{1,2}", arguments.python) or int(arguments.python[2:]) < 11:
-        raise ExportError(f"--python {arguments.python}: a version such as 3.12 wanted, 3.11 or newer")
+        raise ExportError(f"--python {arguments.python}: must be a version such as 3.12, 3.11 or newer")
     if arguments.wheels is not None and not arguments.wheels.is_dir():
         raise ExportError(f"--wheels {arguments.wheels}: no such folder")
     archive.check_target(output, force=arguments.force)
@@ -107,16 +100,16 @@ def build(arguments: argparse.Namespace) -> list[str]:
     }
     project = contents.of_project(model)
     with tempfile.TemporaryDirectory(prefix="jinabert-package-") as work:
-        files = wheels.fetch(
+        found = wheels.fetch(
             arguments.arch,
             arguments.python,
             versions,
             Path(work),
             local=arguments.wheels and arguments.wheels.resolve(),
         )
-        packages = {wheel.name.split("-")[0]: wheels.version_of(wheel) for wheel in files}
-        whole = contents.of_wheels(files) | project
-        whole[archive.MARK] = contents.build_note(packages, files, model, arguments.arch, arguments.python)
+        packages = {wheel.name.split("-")[0]: wheels.version_of(wheel) for wheel in found}
+        whole = contents.of_wheels(found) | project
+        whole[archive.MARK] = contents.build_note(packages, found, model, arguments.arch, arguments.python)
     compiler = interpreter or trial.interpreter_for_version(arguments.python)
     if compiler:
         whole |= contents.compiled(whole, compiler, PLACES[layer])
@@ -134,7 +127,7 @@ def build(arguments: argparse.Namespace) -> list[str]:
         if interpreter:
             cosine = trial.compare(trial.run(made, prefix, interpreter), model)
             tried = f"tried: a vector from the package alone, cosine to this machine's {cosine:.6f}"
-        archive.publish(made, output)
+        files.replace(made, output)
     lines = [
         f"{output}: {'layer' if layer else 'function'} for Python {arguments.python} on {arguments.arch}, "
         + ", ".join(f"{name} {version}" for name, version in sorted(packages.items())),
@@ -156,11 +149,6 @@ def _size(content: bytes | Path) -> int:
 def _existing(output: Path) -> Path:
     output.parent.mkdir(parents=True, exist_ok=True)
     return output.parent
-
-
-def _fail(message: str, code: int = 2) -> int:
-    sys.stderr.write(f"python -m export.package: {' '.join(message.split())}\n")
-    return code
 
 
 if __name__ == "__main__":

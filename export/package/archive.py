@@ -44,14 +44,6 @@ def write(made: Path, contents: Mapping[str, bytes | Path]) -> None:
         _folder(made, contents)
 
 
-def publish(made: Path, output: Path) -> None:
-    """Put what was written in its place, on the same file system."""
-    old = made.with_name("replaced")
-    if output.is_dir():
-        output.rename(old)
-    made.replace(output)
-
-
 def _zip(target: Path, contents: Mapping[str, bytes | Path]) -> None:
     with zipfile.ZipFile(target, "x") as archive:
         for name in sorted(contents):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from runtime import files
 from runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -154,8 +155,7 @@ class OutputFile:
                 self.stream = open(self._target, "wb")  # noqa: SIM115
                 return
             self._refuse_existing()
-            folder, name = os.path.split(self._target)
-            temporary = os.path.join(folder, f".{name[:200]}.{os.getpid()}.tmp")
+            temporary = files.beside(self._target)
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
             self.stream = os.fdopen(os.open(temporary, flags, 0o666), "wb")
             self._temporary = temporary
@@ -174,10 +174,9 @@ class OutputFile:
         """
         self.stream.flush()
         if self._temporary is not None:
-            os.fsync(self.stream.fileno())
             self.stream.close()
             self._refuse_existing()
-            os.replace(self._temporary, self._target)
+            files.replace(self._temporary, self._target)
             self._temporary = None
         else:
             self.stream.close()
@@ -187,6 +186,5 @@ class OutputFile:
         with contextlib.suppress(OSError):  # a full disk: what was buffered is not wanted any more
             self.stream.close()
         if self._temporary is not None:
-            with contextlib.suppress(OSError):  # removed by someone else, or the file system is gone
-                os.unlink(self._temporary)
+            files.remove(self._temporary)
             self._temporary = None

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import socket
 import sys
 from typing import TYPE_CHECKING
 
-from runtime.errors import InputError, JinaBertError
+from runtime.cli import command
+from runtime.errors import InputError
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
     from .settings import Settings
@@ -40,26 +41,24 @@ wrong, 130 Ctrl-C.
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line's options."""
-    options = argparse.ArgumentParser(
-        prog="python -m runtime.serve",
-        description="Serve embeddings over HTTP, as OpenAI's, Jina's and text-embeddings-inference's APIs do.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+def parser() -> command.Parser:
+    """Make the parser of the command line."""
+    options = command.Parser(
+        "runtime.serve",
+        "Serve embeddings over HTTP, as OpenAI's, Jina's and text-embeddings-inference's APIs do.",
+        EXAMPLES,
     )
     add = options.add_argument
     add("--host", metavar="ADDRESS", default="127.0.0.1", help="where to listen (default: %(default)s)")
-    add("--port", metavar="N", type=int, default=8080, help="0 for any that is free (default: %(default)s)")
-    add("--model", metavar="DIR", help="model folder made by python -m export (default: the bundled model)")
-    add("--verify", action="store_true", help="compare the SHA-256 of the model's files before using it")
     add(
-        "--threads",
-        type=int,
+        "--port",
         metavar="N",
-        help="threads to compute with (default: the processors this process may use)",
+        type=command.integer(0, 65_535),
+        default=8080,
+        help="0 for any that is free (default: %(default)s)",
     )
+    command.add_model(options)
+    command.add_threads(options)
     add(
         "--api-key-file",
         metavar="FILE",
@@ -67,50 +66,57 @@ def parser() -> argparse.ArgumentParser:
     )
     limits = options.add_argument_group("limits")
     add = limits.add_argument
-    add("--max-length", type=int, metavar="N", help="most tokens of a text (default: the model's)")
-    add("--max-texts", type=int, metavar="N", default=2048, help="of a request (default: %(default)s)")
+    command.add_max_length(limits)
+    add(
+        "--max-texts",
+        type=command.integer(1),
+        metavar="N",
+        default=2048,
+        help="most texts of a request (default: %(default)s)",
+    )
     add(
         "--max-request-tokens",
-        type=int,
+        type=command.integer(3),
         metavar="N",
         default=131_072,
-        help="of a request's texts together (default: %(default)s)",
+        help="most tokens of a request's texts together (default: %(default)s)",
     )
     add(
         "--max-body-bytes",
-        type=int,
+        type=command.integer(2),
         metavar="N",
         default=4 << 20,
-        help="of a request's body (default: %(default)s)",
+        help="most bytes of a request's body (default: %(default)s)",
     )
     add(
         "--max-queue-tokens",
-        type=int,
+        type=command.integer(3),
         metavar="N",
         default=262_144,
-        help="that wait or are computed, for short and for long texts each; more are answered with 429"
-        " (default: %(default)s)",
+        help="most tokens that wait or are computed, for short and for long texts each; requests beyond are answered"
+        " with 429 (default: %(default)s)",
     )
     add(
         "--max-requests",
-        type=int,
+        type=command.integer(1),
         metavar="N",
         default=1024,
-        help="being answered at once; more are answered with 429 (default: %(default)s)",
+        help="most requests that are answered at once; further ones are answered with 429 (default: %(default)s)",
     )
     add(
         "--memory-mb",
-        type=int,
+        type=command.integer(0),
         metavar="N",
         help="memory that may be used; texts that would not fit are answered with 413; 0 for no limit"
-        " (default: what the control group allows)",
+        " (default: the limit of the cgroup)",
     )
     add(
         "--drain-seconds",
-        type=int,
+        type=command.integer(0),
         metavar="N",
         default=30,
-        help="how long SIGTERM waits for requests that are being answered (default: %(default)s)",
+        help="after SIGTERM, how long requests that are being answered may take before the service shuts down"
+        " (default: %(default)s)",
     )
     options.add_argument(
         "--log-requests",
@@ -126,24 +132,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :param arguments: without the program's name; None for sys.argv.
     :return: exit status.
     """
-    options = parser().parse_args(arguments)
-    missing = _missing()
-    if missing:
-        return _fail(f"{missing} is not installed: {INSTALL}", 2)
-    try:
-        return _serve(options, _settings(options))
-    except JinaBertError as error:
-        return _fail(error, 2)
-    except OSError as error:
-        return _fail(
-            f"{options.host}:{options.port}: cannot listen there ({error.strerror or error}): "
-            "choose another --host or --port",
-            1,
-        )
-    except MemoryError as error:
-        return _fail(str(error) or "not enough memory", 1)
-    except KeyboardInterrupt:
-        return 130
+    options = parser()
+
+    def work(given: argparse.Namespace) -> int:
+        missing = _missing()
+        if missing:
+            return options.fail(f"{missing} is not installed: {INSTALL}", 2)
+        settings = _settings(given)
+        try:
+            return _serve(given, settings)
+        except KeyboardInterrupt:  # whoever pressed Ctrl-C knows
+            return 130
+        except OSError as error:
+            reason = error.strerror or error
+            return options.fail(
+                f"{given.host}:{given.port}: cannot listen there ({reason}): choose another --host or --port",
+                1,
+            )
+
+    return options.run(work, arguments)
 
 
 def _missing() -> str | None:
@@ -157,23 +164,6 @@ def _settings(options: argparse.Namespace) -> Settings:
 
     from .settings import KEY_VARIABLE, Settings, read_keys
 
-    for name, least in (
-        ("threads", 1),
-        ("max_length", 3),
-        ("max_texts", 1),
-        ("max_request_tokens", 3),
-        ("max_body_bytes", 2),
-        ("max_queue_tokens", 3),
-        ("max_requests", 1),
-        ("memory_mb", 0),
-        ("drain_seconds", 0),
-        ("port", 0),
-    ):
-        value = getattr(options, name)
-        if value is not None and not least <= value < 1 << 31:
-            raise InputError(f"--{name.replace('_', '-')} {value}: a number from {least} wanted")
-    if options.port > 65_535:
-        raise InputError(f"--port {options.port}: a number from 0 to 65535 wanted")
     if options.max_queue_tokens < options.max_request_tokens:
         raise InputError(
             f"--max-queue-tokens {options.max_queue_tokens}: less than --max-request-tokens "
@@ -258,11 +248,6 @@ def _is_loopback(listener: socket.socket) -> bool:
     import ipaddress
 
     return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
-
-
-def _fail(message: object, status: int) -> int:
-    sys.stderr.write(f"python -m runtime.serve: {message}\n")
-    return status
 
 
 if __name__ == "__main__":

@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from export import __version__
 from export.__main__ import main
+from export.package.__main__ import main as package_main
 from runtime import Embedder
 from runtime.manifest import check_files, load_manifest
 from tests.export.conftest import WORDS, tiny_fields, tiny_state, write_checkpoint
@@ -133,6 +135,12 @@ def test_report_is_on_stdout_and_progress_on_stderr(
     assert before == {path.name: path.read_bytes() for path in output.iterdir()}
     assert main([*arguments, "--force", "--name", "second"]) == 0
     assert load_manifest(output).name == "second"
+
+
+def test_version_needs_no_extra_and_no_other_argument(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert package_main(["--version"]) == 0
+    assert capsys.readouterr().out == f"jinabert-runtime {__version__}\n" * 2
 
 
 def test_refusals_are_one_line_before_any_work(

@@ -233,15 +233,14 @@ def test_disk_full_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["made"]
 
 
-@pytest.mark.parametrize("step", ["_sync(copy)", "_publish"])
+@pytest.mark.parametrize("name", ["sync", "replace"])
 def test_killed_while_writing_leaves_the_old_folder_and_the_next_run_cleans_up(
-    tmp_path: Path, step: str
+    tmp_path: Path, name: str
 ) -> None:
     made = make_model(tmp_path / "made")
     output = tmp_path / "model"
     assert write_elsewhere(made, output).returncode == 0
-    name = step.partition("(")[0]
-    extra = f"import os, signal\nfolder.{name} = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)"
+    extra = f"import os, signal\nfolder.files.{name} = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)"
     assert write_elsewhere(made, output, extra).returncode == -signal.SIGKILL
     check_files(output, load_manifest(output), verify=True)
     assert len(list(tmp_path.glob(".model.*.partial"))) == 1
@@ -255,11 +254,11 @@ def test_killed_between_the_two_renames_the_next_run_puts_the_old_folder_back(tm
     assert write_elsewhere(made, output).returncode == 0
     extra = (
         "import os, signal\n"
-        "rename = Path.rename\n"
-        "def once(self, target):\n"
-        "    if self.name.endswith('.partial'): os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return rename(self, target)\n"
-        "Path.rename = once"
+        "rename = os.rename\n"
+        "def once(source, target):\n"
+        "    if str(source).endswith('.partial'): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return rename(source, target)\n"
+        "os.rename = once"
     )
     assert write_elsewhere(made, output, extra).returncode == -signal.SIGKILL
     with pytest.raises(ModelError, match="does not exist"):

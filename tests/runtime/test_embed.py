@@ -236,7 +236,7 @@ def test_a_broken_pipe_is_quiet(tiny_folder: Path) -> None:
     assert child.stdout is not None
     child.stdout.close()
     _, err = child.communicate(b"hello\n" * 3000, timeout=60)
-    assert (child.returncode, err) == (1, b"")
+    assert (child.returncode, err) == (141, b"")
 
 
 def test_a_closed_standard_output_is_one_line(tiny_folder: Path) -> None:

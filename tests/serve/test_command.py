@@ -47,8 +47,8 @@ def test_help_names_paths_limits_and_signals() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--threads", "0"], "--threads 0: a number from 1 wanted"),
-        (["--port", "70000"], "--port 70000: a number from 0 to 65535 wanted"),
+        (["--threads", "0"], "--threads 0: must be at least 1"),
+        (["--port", "70000"], "--port 70000: must be at most 65,535"),
         (["--max-queue-tokens", "10"], "less than --max-request-tokens (131072)"),
         (
             ["--api-key-file", "/nowhere"],

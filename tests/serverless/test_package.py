@@ -88,7 +88,7 @@ def test_awslambdaric_runs_the_package_alone(package: Package) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"python": "2.7"}, "--python 2.7: a version such as 3.12 wanted"),
+        ({"python": "2.7"}, "--python 2.7: must be a version such as 3.12"),
         ({"model": "/nowhere"}, "model folder '/nowhere' does not exist"),
         ({"wheels": "/nowhere"}, "--wheels /nowhere: no such folder"),
         ({"interpreter": "/nowhere/python"}, "--interpreter /nowhere/python does not run"),
