@@ -141,7 +141,7 @@ def _run(
         products = graph.product_names(encoder)
         progress(f"quantising each of {len(products)} products alone")
         verification["layers"] = verify.layer_report(
-            lambda name: graph.build(encoder, only={name}, blocked=False),
+            lambda name: graph.build(encoder, forms={name: "int8"}, blocked=False),
             products,
             verify.sample_for_layers(tokens),
             reference_path,

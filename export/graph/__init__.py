@@ -6,6 +6,20 @@ product, fp32 or int8), ``layer`` (an encoder layer, all rows at once), ``window
 of rows, for long texts), ``rewrite`` (the whole graph).
 """
 
-from export.graph.rewrite import MAX_DENSE_TOKENS, build, max_dense_tokens, product_names
+from export.graph.rewrite import (
+    EMBEDDINGS,
+    MAX_DENSE_TOKENS,
+    build,
+    build_selectable,
+    max_dense_tokens,
+    product_names,
+)
 
-__all__ = ["MAX_DENSE_TOKENS", "build", "max_dense_tokens", "product_names"]
+__all__ = [
+    "EMBEDDINGS",
+    "MAX_DENSE_TOKENS",
+    "build",
+    "build_selectable",
+    "max_dense_tokens",
+    "product_names",
+]

@@ -76,7 +76,7 @@ def _layer(
         return body.slice(name, start, end, [axis])
 
     own_x = of_block(x)
-    own = Rows(own_x if rows.name == x else of_block(rows.name), shape.hidden, block.zero_points)
+    own = Rows(own_x if rows.name == x else of_block(rows.name), shape.hidden, block.zero_points, rows.factor)
     if rows.quantized is not None:  # for keys and values
         own.quantized = of_block(rows.quantized[0]), of_block(rows.quantized[1])
     q = _by_head(body, query(body, own, weights, shape, block), shape)

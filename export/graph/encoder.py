@@ -11,6 +11,10 @@ the names of JinaBert's checkpoints. What a layer does follows from the parts th
     mlp.layernorm.{weight, bias}                                   the norm after the feed-forward and residual
     {attention, mlp}.pre_norm.weight                               RMSNorm of what goes into attention, feed-forward
     NAME.bias                                                      a bias of that matrix
+    {attention.self, mlp}.factor                                   what the input's channels are multiplied by before
+                                                                   they are quantised; the int8 matrices that take
+                                                                   them are divided by it. In all layers or in none.
+    NAME.{int8, scale}                                             a matrix that is rounded to int8 already
 """
 
 from __future__ import annotations

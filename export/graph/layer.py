@@ -9,7 +9,7 @@ from __future__ import annotations
 from export.graph.builder import Builder
 from export.graph.products import Rows, product, unscaled_product
 from export.graph.tokens import Tokens, normalize, rms_normalize
-from export.graph.weights import Shape, Weights
+from export.graph.weights import FORMS, Shape, Weights
 
 __all__ = ["attention_end", "attention_input", "feed_forward", "key", "query", "short_layer"]
 
@@ -56,7 +56,8 @@ def attention_input(x: str, g: Builder, weights: Weights, shape: Shape, tokens: 
     :param tokens: those of x.
     :return: x, or RMSNorm of it.
     """
-    return Rows(_pre_norm(g, x, weights, "attention", shape), shape.hidden, tokens.zero_points)
+    normalized = _pre_norm(g, x, weights, "attention", shape)
+    return Rows(normalized, shape.hidden, tokens.zero_points, _factor(weights, "attention.self"))
 
 
 def query(g: Builder, rows: Rows, weights: Weights, shape: Shape, tokens: Tokens) -> str:
@@ -111,8 +112,9 @@ def feed_forward(g: Builder, h: str, weights: Weights, shape: Shape, tokens: Tok
     :param tokens: those of h.
     :return: name of float32 [..., hidden].
     """
-    rows = Rows(_pre_norm(g, h, weights, "mlp", shape), shape.hidden, tokens.zero_points)
-    gated = any("mlp.gate" + kind in weights for kind in (".int8", ".fp32"))
+    normalized = _pre_norm(g, h, weights, "mlp", shape)
+    rows = Rows(normalized, shape.hidden, tokens.zero_points, _factor(weights, "mlp"))
+    gated = any(f"mlp.gate.{form}" in weights for form in FORMS)
     gate = product(g, rows, weights, "mlp.gate") if gated else None
     up, up_scale = unscaled_product(g, rows, weights, "mlp.up")
     activation = g("Relu", up) if gate is None else g("Mul", g("Gelu", gate), up)
@@ -136,3 +138,13 @@ def _norm_if_there(g: Builder, x: str, weights: Weights, part: str, shape: Shape
 def _pre_norm(g: Builder, x: str, weights: Weights, part: str, shape: Shape) -> str:
     name = part + ".pre_norm.weight"
     return rms_normalize(g, x, weights(name), shape.eps) if name in weights else x
+
+
+def _factor(weights: Weights, part: str) -> str | None:
+    """Name what the input's channels are multiplied by before they are quantised, if anything.
+
+    :param weights: of the layer.
+    :param part: "attention.self" or "mlp".
+    :return: name of float32 [hidden], or None.
+    """
+    return weights(part + ".factor") if part + ".factor" in weights else None

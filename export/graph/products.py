@@ -9,6 +9,10 @@ computed in the graph from that row alone, so that no other row, text or padding
 bfloat16 is off by 2^-8 at most, so the factor keeps all values in range. It costs up to 0.8 % of the resolution, and
 the last bit of an activation, which differs between processors, all but never reaches a scale and through it all
 values of the row.
+
+wide: what q_ij leaves of x_ij is quantised once more, with the scale s_i / 254, and goes through the same int8 product:
+activations of 16 bits for two products instead of one. It pays where few channels of a token are far larger than the
+others, which 8 bits then round to little.
 """
 
 from __future__ import annotations
@@ -16,12 +20,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import onnx
 
-from export.graph.builder import BFLOAT16, FLOAT, Builder
+from export.graph.builder import BFLOAT16, FLOAT, Builder, value
 from export.graph.tokens import ZERO_POINT
-from export.graph.weights import Weights
+from export.graph.weights import FORMS, Weights
 
 __all__ = ["Rows", "product", "unscaled_product"]
+
+REST = 254  # half a step is the most that rounding leaves: 127 steps of this part
 
 
 @dataclass
@@ -31,6 +38,7 @@ class Rows:
     name: str  # of the fp32 value
     width: int
     zero_points: str  # uint8 [..., 1], all ZERO_POINT
+    factor: str | None = None  # float32 [width]: what each channel is multiplied by before it is quantised
     quantized: tuple[str, str] | None = None  # uint8 [..., width] and scale, float32 [..., 1]
 
     def quantize(self, g: Builder) -> tuple[str, str]:
@@ -40,14 +48,30 @@ class Rows:
         :return: names of uint8 [..., width] and of the scales, float32 [..., 1].
         """
         if self.quantized is None:
-            largest = g("ReduceMax", g("Abs", self.name), np.array([-1]), keepdims=1)
+            x = self._scaled(g)
+            largest = g("ReduceMax", g("Abs", x), np.array([-1]), keepdims=1)
             coarse = g("Cast", g("Cast", largest, to=BFLOAT16), to=FLOAT)
             scale = g("Mul", coarse, np.float32((1 + 2**-8) / 127))
-            quantized = g(
-                "QuantizeLinear", self.name, scale, self.zero_points, axis=-1, block_size=self.width
-            )
-            self.quantized = quantized, scale
+            self.quantized = self._round(g, x, scale), scale
         return self.quantized
+
+    def quantize_rest(self, g: Builder) -> str:
+        """Quantise what :meth:`quantize` rounded away, with 1 / REST of its scales.
+
+        :param g: where to write.
+        :return: name of uint8 [..., width].
+        """
+        quantized, scale = self.quantize(g)
+        steps = g("Sub", g("Cast", quantized, to=FLOAT), np.float32(ZERO_POINT))
+        rest = g("Sub", self._scaled(g), g("Mul", steps, scale))
+        return self._round(g, rest, g("Mul", scale, np.float32(1 / REST)))
+
+    def _scaled(self, g: Builder) -> str:
+        return self.name if self.factor is None else g("Mul", self.name, self.factor)
+
+    def _round(self, g: Builder, x: str, scale: str) -> str:
+        result: str = g("QuantizeLinear", x, scale, self.zero_points, axis=-1, block_size=self.width)
+        return result
 
 
 def unscaled_product(g: Builder, rows: Rows, weights: Weights, part: str) -> tuple[str, str | None]:
@@ -59,11 +83,43 @@ def unscaled_product(g: Builder, rows: Rows, weights: Weights, part: str) -> tup
     :param part: which matrix.
     :return: name of float32 [..., outputs], and of the scale [..., 1] still to be multiplied in, if there is one.
     """
-    if part + ".int8" not in weights:
-        return g("MatMul", rows.name, weights(part + ".fp32")), None
+    forms = [f"{part}.{form}" for form in FORMS if f"{part}.{form}" in weights]
+    if len(forms) == 1:
+        return _in_form(g, rows, weights, part, forms[0])
+    rows.quantize(g)  # once, and not in each branch
+    return _selected(g, rows, weights, part, forms), None
+
+
+def _selected(g: Builder, rows: Rows, weights: Weights, part: str, forms: list[str]) -> str:
+    """Emit nested Ifs over the forms that the layer can have."""
+
+    def branch(chosen: list[str]) -> onnx.GraphProto:
+        body = Builder(g)
+        if len(chosen) > 1:
+            result = body("Identity", _selected(body, rows, weights, part, chosen))
+        else:
+            result, scale = _in_form(body, rows, weights, part, chosen[0])
+            result = body("Identity" if scale is None else "Mul", result, *([] if scale is None else [scale]))
+        return body.graph("form", [], [value(result, FLOAT, None)])
+
+    result: str = g(
+        "If", weights.chosen(forms[0]), then_branch=branch(forms[:1]), else_branch=branch(forms[1:])
+    )
+    return result
+
+
+def _in_form(g: Builder, rows: Rows, weights: Weights, part: str, form: str) -> tuple[str, str | None]:
+    if form == part + ".fp32":
+        return g("MatMul", rows.name, weights(form)), None
     quantized, scale = rows.quantize(g)
-    matrix, channel_scale = weights(part + ".int8"), weights(part + ".scale")
+    wide = form == part + ".wide"
+    if wide:  # one product of twice the rows: two would keep the matrix in memory twice
+        quantized = g("Concat", quantized, rows.quantize_rest(g), axis=0)
+    matrix, channel_scale = weights(form), weights(part + ".scale")
     result = g("MatMulIntegerToFloat", quantized, matrix, np.float32(1), channel_scale, np.uint8(ZERO_POINT))
+    if wide:
+        whole, rest = g("Split", result, outputs=2, num_outputs=2)
+        result = g("Add", whole, g("Mul", rest, np.float32(1 / REST)))
     return result, scale
 
 

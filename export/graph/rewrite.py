@@ -11,7 +11,7 @@ The branch depends on nothing but a text's own length as long as such texts run 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -22,10 +22,18 @@ from export.graph.encoder import Encoder
 from export.graph.layer import short_layer
 from export.graph.positions import Alibi
 from export.graph.tokens import Tokens, normalize, rms_normalize
-from export.graph.weights import Arrays, quantize_table, quantized, store
+from export.graph.weights import (
+    FORMS,
+    Arrays,
+    Selectable,
+    Weights,
+    quantize_table,
+    quantized,
+    store,
+)
 from export.graph.windows import grid
 
-__all__ = ["EMBEDDINGS", "MAX_DENSE_TOKENS", "build", "max_dense_tokens", "product_names"]
+__all__ = ["EMBEDDINGS", "MAX_DENSE_TOKENS", "build", "build_selectable", "max_dense_tokens", "product_names"]
 
 MAX_DENSE_TOKENS = 1024  # about where blocks begin to be faster than one piece
 ALONE_HEADS = 8  # that MAX_DENSE_TOKENS is right for
@@ -57,69 +65,87 @@ def build(
     encoder: Encoder,
     *,
     precision: str = "int8",
-    only: Collection[str] | None = None,
+    forms: Mapping[str, str] | None = None,
     blocked: bool = True,
 ) -> onnx.ModelProto:
     """Build the graph that ships.
 
     :param encoder: sizes and weights, from ``export_weights`` of the torch module.
-    :param precision: "int8" or "fp32".
-    :param only: with int8, names out of product_names to be quantised; None quantises all. Layers then differ from
-        each other, which the blocked form does not allow for.
+    :param precision: "int8" or "fp32": the form of all products, where forms is None.
+    :param forms: names out of product_names -> form out of FORMS; fp32 for those left out.
     :param blocked: False leaves the branch for long texts out.
     :return: inputs ``input_ids``, ``attention_mask`` int64 [batch, sequence]; output ``last_hidden_state`` float32
         [batch, sequence, hidden]; needs onnxruntime's com.microsoft operators.
-    :raises ValueError: only and blocked together.
     """
-    if only is not None and blocked:
-        raise ValueError("only= needs blocked=False")
-    names = product_names(encoder) if only is None else only
-    int8 = frozenset(names) if precision == "int8" else frozenset[str]()
+    if forms is None:
+        forms = dict.fromkeys(product_names(encoder), precision)
     layers = [
-        quantized(arrays, [name for name in encoder.matrices if f"encoder.layer.{i}.{name}" in int8])
+        quantized(arrays, {name: forms.get(f"encoder.layer.{i}.{name}", "fp32") for name in encoder.matrices})
         for i, arrays in enumerate(encoder.layers)
     ]
     g = Builder()
-    output = "last_hidden_state"
-    if blocked:
-        short, long = Builder(g), Builder(g)
-        axes: list[str | int | None] = [None, None, encoder.shape.hidden]
-        sizes = g("Shape", "input_ids")
-        short_output = _short(short, encoder, layers, EMBEDDINGS in int8, sizes)
-        long_output = _long(long, encoder, layers, EMBEDDINGS in int8)
-        short_branch = short.graph("short", [], [value(short_output, FLOAT, axes)])
-        long_branch = long.graph("long", [], [value(long_output, FLOAT, axes)])
-        g(
-            "If",
-            _is_long(g, sizes, max_dense_tokens(encoder.shape.heads)),
-            then_branch=long_branch,
-            else_branch=short_branch,
-        )
-    else:
-        _short(g, encoder, layers, EMBEDDINGS in int8, g("Shape", "input_ids"))
-    g.nodes[-1].output[0] = output
-    axes = ["batch", "sequence"]
+    int8_table = forms.get(EMBEDDINGS, "fp32") != "fp32"
+    if not blocked:
+        _short(g, encoder, lambda: store(g, layers), int8_table, g("Shape", "input_ids"))
+        return _model(g, encoder, [])
+    short, long = Builder(g), Builder(g)
+    axes: list[str | int | None] = [None, None, encoder.shape.hidden]
+    sizes = g("Shape", "input_ids")
+    short_output = _short(short, encoder, lambda: store(short, layers), int8_table, sizes)
+    long_output = _long(long, encoder, layers, int8_table)
+    g(
+        "If",
+        _is_long(g, sizes, max_dense_tokens(encoder.shape.heads)),
+        then_branch=long.graph("long", [], [value(long_output, FLOAT, axes)]),
+        else_branch=short.graph("short", [], [value(short_output, FLOAT, axes)]),
+    )
+    return _model(g, encoder, [])
+
+
+def build_selectable(encoder: Encoder) -> onnx.ModelProto:
+    """Build a graph that has every product in every form, for export.quantization to try them out.
+
+    :param encoder: sizes and weights; those that are not rounded to int8 yet are rounded to nearest.
+    :return: the graph of :func:`build` without the branch for long texts, with one more input ``forms``: for each of
+        product_names its form as a place in FORMS, int64 [products]. The embedding table has no form "wide".
+    """
+    g, names = Builder(), product_names(encoder)
+    weights: list[Weights] = []
+    for i, arrays in enumerate(encoder.layers):
+        int8 = quantized(arrays, dict.fromkeys(encoder.matrices, "int8"))
+        prefix = f"encoder.layer.{i}."
+        places = {name: names.index(prefix + name) for name in encoder.matrices}
+        weights.append(Selectable(g, prefix, {**arrays, **int8}, "forms", places))
+    _short(g, encoder, lambda: weights, None, g("Shape", "input_ids"))
+    return _model(g, encoder, [value("forms", INT64, [len(names)])])
+
+
+def _model(g: Builder, encoder: Encoder, inputs: list[onnx.ValueInfoProto]) -> onnx.ModelProto:
+    output = g.nodes[-1].output[0] = "last_hidden_state"
+    axes: list[str | int | None] = ["batch", "sequence"]
     return g.model(
         "jinabert",
-        [value("input_ids", INT64, axes), value("attention_mask", INT64, axes)],
+        [value("input_ids", INT64, axes), value("attention_mask", INT64, axes), *inputs],
         [value(output, FLOAT, [*axes, encoder.shape.hidden])],
     )
 
 
-def _embed(g: Builder, encoder: Encoder, ids: str, int8: bool, tokens: Tokens) -> str:
+def _embed(g: Builder, encoder: Encoder, ids: str, int8: bool | None, tokens: Tokens) -> str:
     """table[ids], or LN(table[ids]).
 
     The table is int8 with a scale per row. The scale cancels in a normalisation that follows, so that it is not stored
     there, unless an epsilon that is not tiny beside a row's variance (JinaBert's 1e-12 is) makes it necessary.
     """
-    if int8:
-        table, scale = quantize_table(encoder.table)
-        rows = g("Cast", g("Gather", g.constant(table, EMBEDDINGS + ".int8"), ids), to=FLOAT)
-        variances = encoder.table.var(axis=1)
-        if encoder.norm is None or encoder.shape.eps > 1e-7 * variances[variances > 0].min(initial=np.inf):
-            rows = g("Mul", rows, g("Gather", g.constant(scale, EMBEDDINGS + ".scale"), ids))
+    if int8 is None:  # the input of build_selectable says
+        branches = []
+        for choice in (False, True):
+            body = Builder(g)
+            rows = body("Identity", _rows_of_table(body, encoder, ids, choice))
+            branches.append(body.graph("table", [], [value(rows, FLOAT, None)]))
+        fp32 = g("Equal", g("Gather", "forms", np.int64(0)), np.int64(FORMS.index("fp32")))
+        rows = g("If", fp32, then_branch=branches[0], else_branch=branches[1])
     else:
-        rows = g("Gather", g.constant(encoder.table, EMBEDDINGS + ".fp32"), ids)
+        rows = _rows_of_table(g, encoder, ids, int8)
     if encoder.norm is None:
         return rows
     parts = zip(("weight", "bias"), encoder.norm, strict=True)
@@ -133,13 +159,27 @@ def _final_norm(g: Builder, encoder: Encoder, x: str) -> str:
     return rms_normalize(g, x, g.constant(encoder.final_norm, "final_norm.weight"), encoder.shape.eps)
 
 
-def _short(g: Builder, encoder: Encoder, layers: Sequence[Arrays], int8_table: bool, shape: str) -> str:
+def _rows_of_table(g: Builder, encoder: Encoder, ids: str, int8: bool) -> str:
+    if not int8:
+        result: str = g("Gather", g.constant(encoder.table, EMBEDDINGS + ".fp32"), ids)
+        return result
+    table, scale = quantize_table(encoder.table)
+    rows: str = g("Cast", g("Gather", g.constant(table, EMBEDDINGS + ".int8"), ids), to=FLOAT)
+    variances = encoder.table.var(axis=1)
+    if encoder.norm is None or encoder.shape.eps > 1e-7 * variances[variances > 0].min(initial=np.inf):
+        rows = g("Mul", rows, g("Gather", g.constant(scale, EMBEDDINGS + ".scale"), ids))
+    return rows
+
+
+def _short(
+    g: Builder, encoder: Encoder, layers: Callable[[], Sequence[Weights]], int8_table: bool | None, shape: str
+) -> str:
     batch, tokens_of_each = g("Split", shape, num_outputs=2, outputs=2)
     tokens = Tokens.counted(g, batch, tokens_of_each)
     x = _embed(g, encoder, "input_ids", int8_table, tokens)
     mask = g("Cast", "attention_mask", to=INT32)
     bias = encoder.positions.dense(g, g("Gather", shape, np.int64(1)))
-    for weights in store(g, layers):
+    for weights in layers():
         x = short_layer(g, x, weights, encoder.shape, mask, bias, tokens)
     return _final_norm(g, encoder, x)
 

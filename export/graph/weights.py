@@ -8,7 +8,7 @@ matrices it stacks, one after the other, so that on disk it is the same place in
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,12 +18,16 @@ from numpy.typing import NDArray
 from export.graph.builder import Builder
 
 __all__ = [
+    "FORMS",
     "MATRICES",
     "PAIR_SUM_LIMIT",
+    "WEIGHT_LIMIT",
     "Direct",
+    "Selectable",
     "Shape",
     "Stacked",
     "Weights",
+    "channel_scales",
     "quantize_matrix",
     "quantize_table",
     "quantized",
@@ -42,6 +46,9 @@ MATRICES = (
     "mlp.up",
     "mlp.wo",
 )
+# Forms of a linear layer: its matrix "NAME.int8" or "NAME.wide" (int8 with 8 or 16 bits for each activation, see
+# products.py), with "NAME.scale", or "NAME.fp32".
+FORMS = ("int8", "wide", "fp32")
 WEIGHT_LIMIT = 127
 PAIR_SUM_LIMIT = 128  # 255 * 128 = 32640 <= 32767
 
@@ -66,6 +73,11 @@ class Weights(Protocol):
         """Name the value of a part, e.g. "mlp.wo.bias"."""
         ...
 
+    def chosen(self, part: str) -> str:
+        """Name the bool scalar that says whether the layer has a matrix in this form, e.g. "mlp.wo.int8"; asked only
+        where it can have several."""
+        ...
+
 
 class Direct:
     """Weights as initializers of their own, named as in the checkpoint."""
@@ -79,24 +91,78 @@ class Direct:
     def __call__(self, part: str) -> str:
         return self._g.constant(self._arrays[part], self._prefix + part)
 
+    def chosen(self, part: str) -> str:
+        raise AssertionError(f"{part}: a layer of its own has one form")
+
+
+class Selectable(Direct):
+    """Weights in all forms; an input of the graph says which form of which matrix is used."""
+
+    def __init__(
+        self, g: Builder, prefix: str, arrays: Arrays, forms: str, places: Mapping[str, int]
+    ) -> None:
+        """
+        :param g: the graph.
+        :param prefix: of the layer's names.
+        :param arrays: its parts, each matrix in fp32 and in int8.
+        :param forms: int64 [products], for each product its place in FORMS.
+        :param places: where in it each matrix of the layer is.
+        """
+        super().__init__(g, prefix, arrays)
+        self._forms, self._places = forms, places
+
+    def __contains__(self, part: object) -> bool:
+        return super().__contains__(_shared(str(part)))
+
+    def __call__(self, part: str) -> str:
+        return super().__call__(_shared(part))
+
+    def chosen(self, part: str) -> str:
+        matrix, _, form = part.rpartition(".")
+        wanted = self._g("Gather", self._forms, np.int64(self._places[matrix]))
+        result: str = self._g("Equal", wanted, np.int64(FORMS.index(form)))
+        return result
+
+
+def _shared(part: str) -> str:
+    """Both forms in int8 have the same matrix."""
+    return part.removesuffix("wide") + "int8" if part.endswith(".wide") else part
+
 
 class Stacked:
-    """Weights taken from the stacks of all layers, in the body of a loop over the layers."""
+    """Weights taken from the stacks of all layers, in the body of a loop over the layers.
+
+    A part that only some layers have is stacked for those alone; the others get the first of the stack, unused.
+    """
 
     def __init__(self, body: Builder, index: str, layers: Sequence[Arrays]) -> None:
         self._body, self._index, self._layers = body, index, layers
         self._taken: dict[str, str] = {}
 
     def __contains__(self, part: object) -> bool:
-        return part in self._layers[0]
+        return any(part in layer for layer in self._layers)
 
     def __call__(self, part: str) -> str:
         if part not in self._taken:
-            stack = self._body.constant(
-                np.stack([layer[part] for layer in self._layers]), "encoder.layers." + part
-            )
-            self._taken[part] = self._body("Gather", stack, self._index)
+            having = [layer[part] for layer in self._layers if part in layer]
+            stack = self._body.constant(np.stack(having), "encoder.layers." + part)
+            self._taken[part] = self._body("Gather", stack, self._place(part, len(having)))
         return self._taken[part]
+
+    def chosen(self, part: str) -> str:
+        key = part + " chosen"
+        if key not in self._taken:
+            having = np.array([part in layer for layer in self._layers])
+            self._taken[key] = self._body("Gather", having, self._index)
+        return self._taken[key]
+
+    def _place(self, part: str, count: int) -> str:
+        """Where in the stack of a part the layer's is."""
+        if count == len(self._layers):
+            return self._index
+        before = np.cumsum([part in layer for layer in self._layers]) - 1
+        result: str = self._body("Gather", before.clip(0).astype(np.int64), self._index)
+        return result
 
 
 def store(g: Builder, layers: Sequence[Arrays]) -> list[Direct]:
@@ -108,23 +174,31 @@ def store(g: Builder, layers: Sequence[Arrays]) -> list[Direct]:
     """
     weights = [Direct(g, f"encoder.layer.{i}.", arrays) for i, arrays in enumerate(layers)]
     for matrix in MATRICES:
-        for kind in (".int8", ".fp32"):
+        for form in FORMS:
             for layer in weights:
-                if matrix + kind in layer:
-                    layer(matrix + kind)
+                if f"{matrix}.{form}" in layer:
+                    layer(f"{matrix}.{form}")
     return weights
 
 
-def quantized(arrays: Arrays, int8: Collection[str]) -> dict[str, NDArray[Any]]:
-    """Quantise some matrices of a layer.
+def quantized(arrays: Arrays, forms: Mapping[str, str]) -> dict[str, NDArray[Any]]:
+    """Bring the matrices of a layer into their forms.
 
-    :param arrays: the parts of the layer, matrices as "NAME.fp32".
-    :param int8: names out of MATRICES.
-    :return: the parts, "NAME.int8" and "NAME.scale" instead of "NAME.fp32" for those named.
+    :param arrays: the parts of the layer: matrices as "NAME.fp32", and where they were rounded to int8 already
+        (export.quantization.rounding) as "NAME.int8" and "NAME.scale" too.
+    :param forms: name out of MATRICES -> form out of FORMS; fp32 for those left out.
+    :return: the parts, each matrix in its form alone.
     """
     parts = dict(arrays)
-    for name in int8:
-        parts[name + ".int8"], parts[name + ".scale"] = quantize_matrix(parts.pop(name + ".fp32"))
+    for name in MATRICES:
+        form = forms.get(name, "fp32")
+        if name + ".int8" in parts:
+            int8, scale = parts.pop(name + ".int8"), parts.pop(name + ".scale")
+        elif form != "fp32":
+            int8, scale = quantize_matrix(parts[name + ".fp32"])
+        if form != "fp32":
+            del parts[name + ".fp32"]
+            parts |= {f"{name}.{form}": int8, name + ".scale": scale}
     return parts
 
 
@@ -139,14 +213,24 @@ def quantize_matrix(matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDAr
     :param matrix: float32 [inputs, outputs], inputs even.
     :return: int8 [inputs, outputs] and scale, float32 [outputs]; the matrix is about int8 * scale.
     """
+    scale = channel_scales(matrix)
+    int8 = np.clip(np.rint(matrix / scale), -WEIGHT_LIMIT, WEIGHT_LIMIT).astype(np.int8)
+    return int8, scale
+
+
+def channel_scales(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scales that keep every weight within WEIGHT_LIMIT and every pair sum within PAIR_SUM_LIMIT.
+
+    :param matrix: float32 [inputs, outputs], inputs even.
+    :return: float32 [outputs].
+    """
     inputs, outputs = matrix.shape
     largest = np.abs(matrix).max(axis=0) / WEIGHT_LIMIT
     # Rounding moves the sum of a pair by 1 at most, half a unit for each of the two.
     pairs = np.abs(matrix.reshape(inputs // 2, 2, outputs).astype(np.float64).sum(axis=1))
     scale = np.maximum(largest, pairs.max(axis=0) / (PAIR_SUM_LIMIT - 1))
-    scale = np.maximum(scale, np.finfo(np.float32).tiny).astype(np.float32)
-    int8 = np.clip(np.rint(matrix / scale), -WEIGHT_LIMIT, WEIGHT_LIMIT).astype(np.int8)
-    return int8, scale
+    result: NDArray[np.float32] = np.maximum(scale, np.finfo(np.float32).tiny).astype(np.float32)
+    return result
 
 
 def quantize_table(table: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:

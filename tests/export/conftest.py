@@ -19,6 +19,7 @@ NEED_EXTRA = {
         "config",
         "declared",
         "distill",
+        "forms",
         "graph",
         "jinabert",
         "models",
