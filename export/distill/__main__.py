@@ -9,9 +9,9 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from export.errors import ExportError
+from runtime.cli.command import Parser, add_threads, integer
 
 NEEDED = ("torch", "transformers", "safetensors", "tokenizers", "optimum", "onnxruntime", "scipy")
 NEEDED_FOR_BUNDLES = ("torch", "transformers", "safetensors", "scipy")
@@ -29,24 +29,20 @@ A machine without the text and the teachers:
   python -m export.distill --bundle b --output student --result parts
 
 A run that is cut off goes on where it was when the same command is given again. The checkpoint is written at
-the end, and at each dev score. Exit codes: 0 done, 1 the machine failed, 2 refused, 130 interrupted.
+the end, and at each dev score.
+exit status: 0 done, 1 the machine failed, 2 refused, 130 interrupted.
 """
 
 
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (--help shows the options)\n")
-
-
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
+    """Make the parser of the command line."""
     options = Parser(
-        prog="python -m export.distill",
-        description="Train a JinaBert checkpoint from the vectors of one or two teachers, on a CPU or a GPU.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "export.distill",
+        "Train a JinaBert checkpoint from the vectors of one or two teachers, on a CPU or a GPU.",
+        EXAMPLES,
     )
     options.add_argument(
-        "corpus", metavar="CORPUS", type=Path, nargs="?", help="folder of the texts that the recipe names"
+        "corpus", metavar="TEXTS", type=Path, nargs="?", help="folder of the texts that the recipe names"
     )
     options.add_argument(
         "--teacher",
@@ -76,17 +72,17 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--dev", metavar="FILE", type=Path, help="score TAB sentence TAB sentence, for a dev score"
     )
-    options.add_argument("--score-steps", metavar="N", type=int, default=100, help="steps between dev scores")
+    options.add_argument(
+        "--score-steps", metavar="N", type=integer(1), default=100, help="steps between dev scores"
+    )
     options.add_argument(
         "--save-seconds", metavar="S", type=float, default=180.0, help="between states (default: 180)"
     )
     options.add_argument(
-        "--steps", metavar="N", type=int, help="instead of the recipe's; may grow on resumption"
+        "--steps", metavar="N", type=integer(1), help="instead of the recipe's; may grow on resumption"
     )
     options.add_argument("--device", metavar="NAME", help="cpu or cuda (default: cuda where there is one)")
-    options.add_argument(
-        "--threads", metavar="N", type=int, help="on a CPU (default: what the process may use)"
-    )
+    add_threads(options, "threads of a CPU (default: the CPU cores this process may use)")
     options.add_argument(
         "--prepare",
         metavar="FILE",
@@ -94,34 +90,36 @@ def parser() -> argparse.ArgumentParser:
         help="write a bundle (.tar.xz) for another machine; do not train",
     )
     options.add_argument(
-        "--bundle", metavar="DIR", type=Path, help="an extracted bundle, instead of CORPUS and --teacher"
+        "--bundle", metavar="DIR", type=Path, help="an extracted bundle, instead of TEXTS and --teacher"
     )
     options.add_argument(
         "--parts", metavar="DIR", type=Path, help="write the trained weights in parts, not a checkpoint"
     )
     options.add_argument(
-        "--part-mib", metavar="N", type=int, default=15, help="of a part, at most (default: 15)"
+        "--part-mib", metavar="N", type=integer(1), default=15, help="of a part, at most (default: 15)"
     )
     options.add_argument("--result", metavar="DIR", type=Path, help="take up such parts; do not train")
     return options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """
+    """Run the command line.
+
     :param argv: arguments without the program's name; None: of the process.
-    :return: the exit code.
+    :return: exit status.
     """
-    options = parser()
-    arguments = options.parse_args(argv)
-    for name in ("steps", "threads", "score_steps", "part_mib"):
-        if (value := getattr(arguments, name)) is not None and value < 1:
-            options.error(f"--{name.replace('_', '-')} {value}: expected at least 1")
+    return parser().run(
+        _distill, argv, unfinished="; the same command goes on from the last state that was saved"
+    )
+
+
+def _distill(arguments: argparse.Namespace) -> int:
     given = arguments.corpus is not None and arguments.teacher
     if bool(given) == (arguments.bundle is not None) or (arguments.bundle and arguments.prepare):
-        options.error("give either CORPUS and --teacher, or --bundle")
+        raise ExportError("give either TEXTS and --teacher, or --bundle")
     needed = NEEDED_FOR_BUNDLES if arguments.bundle else NEEDED
     if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
-        return _fail(f"training needs {', '.join(missing)}: {INSTALL}")
+        raise ExportError(f"training needs {', '.join(missing)}: {INSTALL}")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ["HF_HUB_OFFLINE"] = os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     started = time.monotonic()
@@ -130,47 +128,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"[{time.monotonic() - started:6.0f} s] {line}\n")
         sys.stderr.flush()
 
-    try:
-        from export.distill import pipeline
+    from export.distill import pipeline
 
-        job = pipeline.DistillJob(
-            corpus=arguments.corpus or arguments.bundle,
-            teachers=tuple(arguments.teacher),
-            output=arguments.output,
-            recipe=arguments.recipe,
-            vocabulary=arguments.vocabulary,
-            evaluation=arguments.evaluation,
-            dev=arguments.dev,
-            start=arguments.start,
-            bundle=arguments.bundle,
-            result=arguments.result,
-            parts=arguments.parts,
-            part_bytes=arguments.part_mib << 20,
-            score_steps=arguments.score_steps,
-            save_seconds=arguments.save_seconds,
-            steps=arguments.steps,
-            device=arguments.device,
-            threads=arguments.threads,
-        )
-        if arguments.prepare:
-            written = pipeline.prepare(job, arguments.prepare, progress)
-        else:
-            written = pipeline.distill(job, progress)
-    except KeyboardInterrupt:
-        return _fail("interrupted; the same command goes on from the last state that was saved", 130)
-    except ExportError as error:
-        return _fail(str(error))
-    except OSError as error:
-        return _fail(f"{error.filename or arguments.output}: {error.strerror}", 1)
-    except MemoryError:
-        return _fail("not enough memory: lower batch_tokens in the recipe", 1)
+    job = pipeline.DistillJob(
+        corpus=arguments.corpus or arguments.bundle,
+        teachers=tuple(arguments.teacher),
+        output=arguments.output,
+        recipe=arguments.recipe,
+        vocabulary=arguments.vocabulary,
+        evaluation=arguments.evaluation,
+        dev=arguments.dev,
+        start=arguments.start,
+        bundle=arguments.bundle,
+        result=arguments.result,
+        parts=arguments.parts,
+        part_bytes=arguments.part_mib << 20,
+        score_steps=arguments.score_steps,
+        save_seconds=arguments.save_seconds,
+        steps=arguments.steps,
+        device=arguments.device,
+        threads=arguments.threads,
+    )
+    if arguments.prepare:
+        written = pipeline.prepare(job, arguments.prepare, progress)
+    else:
+        written = pipeline.distill(job, progress)
     sys.stdout.write(f"{written}\n")
     return 0
-
-
-def _fail(message: str, code: int = 2) -> int:
-    sys.stderr.write(f"python -m export.distill: {' '.join(message.split())}\n")
-    return code
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from export.errors import ExportError
+from runtime.files import replacing
 
 __all__ = ["LIMIT", "compress", "expand", "project", "read_parts", "unpack", "write", "write_parts"]
 
@@ -98,24 +99,22 @@ def write(
     if start is not None:
         members |= {f"start/{file.name}": file for file in sorted(start.iterdir()) if file.suffix != ".md"}
     sizes: dict[str, int] = {}
-    partial = output.with_name(output.name + ".partial")
-    with tarfile.open(partial, mode="w:xz", preset=PRESET) as tar:
-        for name, member in members.items():
-            data = member if isinstance(member, bytes) else member.read_bytes()
-            entry = tarfile.TarInfo(name)
-            entry.size = len(data)
-            tar.addfile(entry, io.BytesIO(data))
-            kind = "code" if name.endswith(".py") else name.partition("/")[0]
-            sizes[kind] = sizes.get(kind, 0) + len(data)
-    sizes["bundle"] = partial.stat().st_size
-    if sizes["bundle"] > LIMIT:
-        partial.unlink()
-        listed = ", ".join(f"{name} {size / 2**20:.1f}" for name, size in sizes.items())
-        raise ExportError(
-            f"{output} would pass {LIMIT >> 20} MiB ({listed}): lower texts or second_texts in the recipe, "
-            "or leave --start out"
-        )
-    partial.replace(output)
+    with replacing(output) as partial:
+        with tarfile.open(partial, mode="w:xz", preset=PRESET) as tar:
+            for name, member in members.items():
+                data = member if isinstance(member, bytes) else member.read_bytes()
+                entry = tarfile.TarInfo(name)
+                entry.size = len(data)
+                tar.addfile(entry, io.BytesIO(data))
+                kind = "code" if name.endswith(".py") else name.partition("/")[0]
+                sizes[kind] = sizes.get(kind, 0) + len(data)
+        sizes["bundle"] = Path(partial).stat().st_size
+        if sizes["bundle"] > LIMIT:
+            listed = ", ".join(f"{name} {size / 2**20:.1f}" for name, size in sizes.items())
+            raise ExportError(
+                f"{output} would pass {LIMIT >> 20} MiB ({listed}): lower texts or second_texts in the recipe, "
+                "or leave --start out"
+            )
     return sizes
 
 
@@ -136,9 +135,8 @@ def unpack(bundle: Path, run: Path) -> dict[str, Any]:
             (teacher / name).write_bytes((bundle / "teacher" / name).read_bytes())
         with np.load(bundle / "teacher" / "weights.npz") as arrays:
             state = expand(arrays)
-        partial = teacher / "model.safetensors.partial"
-        save_file(state, partial, metadata={"format": "pt"})
-        partial.replace(teacher / "model.safetensors")
+        with replacing(teacher / "model.safetensors") as partial:
+            save_file(state, partial, metadata={"format": "pt"})
     if not (run / "texts.xz").exists():
         (run / "texts.xz").write_bytes((bundle / "texts.xz").read_bytes())
     return {

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from export.distill.decontaminate import build, evaluation_texts, words
 from export.distill.recipe import Recipe, Source
 from export.errors import ExportError
+from runtime.files import replacing
 from runtime.tokenization.wordpiece import WordPiece
 
 __all__ = [
@@ -129,9 +130,11 @@ def _choose(
 ) -> None:
     index = None if evaluation is None else build(evaluation_texts(evaluation))
     seen: set[bytes] = set()
-    partial = cache.with_suffix(".partial")
     kept_in_all = 0
-    with lzma.open(partial, "wt", encoding="utf-8", newline="\n", preset=1) as out:
+    with (
+        replacing(cache) as partial,
+        lzma.open(partial, "wt", encoding="utf-8", newline="\n", preset=1) as out,
+    ):
         for source in recipe.sources:
             counts: Counter[str] = Counter()
             for number, text in _lines(folder, source, recipe.seed):
@@ -156,10 +159,8 @@ def _choose(
                 out.write(f"count\t{source.file}\t{count}\t{what}\n")
             report(f"{source.file}: " + ", ".join(f"{count:,} {what}" for what, count in counts.items()))
             kept_in_all += counts["kept"]
-    if not kept_in_all:
-        partial.unlink()
-        raise ExportError(f"{folder}: no text is left of the sources: name others in the recipe")
-    partial.replace(cache)
+        if not kept_in_all:
+            raise ExportError(f"{folder}: no text is left of the sources: name others in the recipe")
 
 
 def _lines(folder: Path, source: Source, seed: int) -> Iterator[tuple[int, str]]:

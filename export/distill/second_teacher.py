@@ -23,6 +23,7 @@ from export.config import read_json
 from export.distill.teachers import mean
 from export.errors import ExportError
 from export.quiet import quiet
+from runtime.files import replacing
 
 __all__ = ["second_vectors"]
 
@@ -54,10 +55,8 @@ def second_vectors(
             if shard.exists():
                 continue
             part = _ask(session, tokenizer, texts[number * SHARD : (number + 1) * SHARD])
-            partial = shard.with_suffix(".partial")
-            with partial.open("wb") as file:
+            with replacing(shard) as partial, open(partial, "wb") as file:
                 np.save(file, part)
-            partial.replace(shard)
             report(f"{folder.name}: {min(len(texts), (number + 1) * SHARD):,} of {len(texts):,} texts")
     return np.concatenate([np.load(shard) for shard in shards])
 
@@ -73,12 +72,11 @@ def _int8(folder: Path, path: Path, threads: int) -> InferenceSession:
             kind = TasksManager.get_exporter_config_constructor("onnx", model, task="feature-extraction")
         except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
             raise ExportError(f"{folder} cannot be read as a teacher: {error}") from None
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".teacher-") as work:
+        with tempfile.TemporaryDirectory(prefix="teacher-") as work, replacing(path) as partial:
             with quiet(["optimum", "torch"], [""]), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of tracing transformers' own code
                 export(model, kind(model.config), Path(work) / "model.onnx", opset=18)
-            quantize_optimum(Path(work) / "model.onnx", Path(work) / "int8.onnx")
-            (Path(work) / "int8.onnx").replace(path)
+            quantize_optimum(Path(work) / "model.onnx", Path(partial))
     options = SessionOptions()
     options.intra_op_num_threads = threads
     return InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from export.distill.teachers import mean
 from export.models.jinabert import JinaBertModel
+from runtime.files import replacing
 from runtime.tokenization.wordpiece import WordPiece
 
 __all__ = ["encode", "hidden_states", "write"]
@@ -96,8 +97,7 @@ def write(model: JinaBertModel, vocabulary: Sequence[str], record: dict[str, Any
         + "\n",
         "training.json": json.dumps(record, indent=2) + "\n",
     }
-    partial = folder / "model.safetensors.partial"
-    save_file(state, partial, metadata={"format": "pt"})
-    partial.replace(folder / "model.safetensors")
+    with replacing(folder / "model.safetensors") as partial:
+        save_file(state, partial, metadata={"format": "pt"})
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")

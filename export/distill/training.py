@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -24,6 +23,7 @@ from export.distill.noise import noise
 from export.distill.recipe import NoiseFinetuning, Recipe, fingerprint
 from export.errors import ExportError
 from export.models.jinabert import JinaBertModel
+from runtime.files import replacing
 
 __all__ = ["TrainingState", "load_state", "progress", "rate", "save_state", "take_result", "train"]
 
@@ -242,12 +242,8 @@ def save_state(run: TrainingState, recipe: Recipe, folder: Path) -> None:
         "averaged": run.averaged.state_dict(),
         "optimizer": run.optimizer.state_dict(),
     }
-    partial = folder / (STATE + ".partial")
-    with partial.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(folder / STATE)
+    with replacing(folder / STATE) as partial:
+        torch.save(state, partial)
 
 
 def load_state(run: TrainingState, recipe: Recipe, folder: Path) -> bool:
