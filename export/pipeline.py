@@ -9,7 +9,7 @@ import dataclasses
 import platform
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 import export
 from export import baseline, checkpoint, declared, folder, graph, official, source, texts, trace, verify
 from export.config import read_json
-from export.errors import ExportError
 from export.verify import Figures, Progress
 from export.vocabulary import Vocabulary, load_vocabulary
 from runtime.manifest import MODEL, SCHEMA_VERSION, VOCABULARY, file_facts
 from runtime.modules import MODULES_DATA, describe, pack
 from runtime.resources import default_threads
+from runtime.tokenization.tokenizer import Tokenizer
 from runtime.tokenization.wordpiece import WordPiece
 
 if TYPE_CHECKING:
@@ -108,7 +108,8 @@ def _run(
         (reference_path, *_) = folder.save_model(graph.build(encoder, precision="fp32"), reference)
         reference_alone = graph.max_dense_tokens(heads)
     verification: dict[str, Figures] = {}
-    if found := _official(settings, stated.backbone, tokenizer, reference_path, threads, progress):
+    subject = _Checkpoint(stated.backbone, tokenizer, reference_path, threads)
+    if found := _official(settings, model, subject, progress):
         verification["official"] = found
     progress("comparing fp32 with torch")
     stream = [token for text in tokens[::-1] for token in text]  # the long texts come first
@@ -201,35 +202,42 @@ def shape(
     }
 
 
+class _Checkpoint:
+    """The checkpoint as published figures are compared with it: its tokenizer and its fp32 graph."""
+
+    score: Callable[[str, str], float] | None = None
+
+    def __init__(self, folder: Path, tokenizer: Tokenizer, graph: Path, threads: int) -> None:
+        self.folder = folder
+        self._tokenizer, self._session = tokenizer, verify.open_session(graph, threads)
+
+    def ids(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text)
+
+    def hidden(self, ids: Sequence[int], mask: Sequence[int]) -> NDArray[np.float32]:
+        feed = {"input_ids": np.array([ids], np.int64), "attention_mask": np.array([mask], np.int64)}
+        (hidden,) = self._session.run(["last_hidden_state"], feed)
+        states: NDArray[np.float32] = hidden[0]
+        return states
+
+
 def _official(
-    settings: Settings,
-    checkpoint_folder: Path,
-    tokenizer: WordPiece,
-    reference_path: Path,
-    threads: int,
-    progress: Progress,
+    settings: Settings, model: EncoderModel, subject: official.Subject, progress: Progress
 ) -> Figures | None:
-    """Published numbers: enforced for a source of an official name, only measured where the config claims one."""
-    stated = official.official_name(settings.source, settings.name)
-    claimed = read_json(checkpoint_folder / "config.json").get("_name_or_path")
-    name = stated or official.official_name(claimed if isinstance(claimed, str) else None)
-    if name is None:
-        return None
-    progress(f"checking the published numbers of {name}")
-    session = verify.open_session(reference_path, threads)
-
-    def encode(text: str) -> NDArray[np.float64]:
-        mean: NDArray[np.float64] = verify.onnx_means(session, [tokenizer.encode(text)])[0]
-        return mean
-
-    try:
-        return official.check(name, encode)
-    except ExportError as error:
-        if stated:
-            raise
-        # A fine-tuned checkpoint keeps the name of what it was made from, and has other vectors by right.
-        progress(f"not the official weights, though _name_or_path is {claimed!r}: {error}")
-        return None
+    """Check published figures: enforced for official weights, known by name or vectors; where config.json alone claims
+    an official name, a miss is only said, since a fine-tuned checkpoint keeps the name of what it was made from."""
+    config = model.config
+    shape = (model.architecture.name, config.num_hidden_layers, config.hidden_size, config.vocab_size)
+    name = official.official_name(settings.source, settings.name) or official.recognize(shape, subject)
+    if name is not None:
+        progress(f"checking the published figures of {name}")
+        return official.check(name, subject)
+    claimed = read_json(subject.folder / "config.json").get("_name_or_path")
+    if found := official.official_name(claimed if isinstance(claimed, str) else None):
+        progress(
+            f"not the weights of {found}, though _name_or_path is {claimed!r}: its published vector is another"
+        )
+    return None
 
 
 def _made_with() -> dict[str, object]:

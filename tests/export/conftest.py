@@ -23,6 +23,7 @@ NEED_EXTRA = {
         "graph",
         "jinabert",
         "models",
+        "official",
         "source",
         "t5",
         "trace",

@@ -240,7 +240,9 @@ def test_killed_while_writing_leaves_the_old_folder_and_the_next_run_cleans_up(
     made = make_model(tmp_path / "made")
     output = tmp_path / "model"
     assert write_elsewhere(made, output).returncode == 0
-    extra = f"import os, signal\nfolder.files.{name} = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)"
+    extra = (
+        f"import os, signal\nfolder.files.{name} = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)"
+    )
     assert write_elsewhere(made, output, extra).returncode == -signal.SIGKILL
     check_files(output, load_manifest(output), verify=True)
     assert len(list(tmp_path.glob(".model.*.partial"))) == 1

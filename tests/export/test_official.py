@@ -1,0 +1,222 @@
+"""The gates of official checkpoints: what is published passes, and each published figure that is missed is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from export import official, published
+from export.errors import ExportError
+from runtime.tokenization.wordpiece import WordPiece
+from tests.paths import SHARED
+
+HUB = "jinaai/jina-embeddings-v2-"
+GOLDEN = SHARED / "data" / "tokenizers" / "golden"
+NAMES = list(published.OFFICIAL)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "name"),
+    [
+        (f"{HUB}small-en", f"{HUB}small-en"),
+        (f"{HUB}base-zh@main", f"{HUB}base-zh"),
+        ("downloads/jina-embeddings-v2-small-en/", f"{HUB}small-en"),
+        ("/cache/models--jinaai--jina-embeddings-v2-base-code/snapshots/0123abcd", f"{HUB}base-code"),
+        ("jinaai/jina-embedding-b-en-v1", "jinaai/jina-embedding-b-en-v1"),
+        ("someone/jina-embeddings-v2-small-en-finetuned", None),
+        ("jina-bert", None),
+        (None, None),
+    ],
+)
+def test_official_names_are_recognised(candidate: str | None, name: str | None) -> None:
+    assert official.official_name(candidate) == name
+    assert official.official_name(None, candidate) == name
+
+
+class Published:
+    """A subject that gives what is published about a checkpoint, as ids that stand for texts."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.folder = folder
+        self.texts: dict[tuple[int, ...], str] = {}
+        self.known: dict[str, list[int]] = {}
+        self.means: dict[str, np.ndarray] = {}
+        self.corner: np.ndarray | None = None
+        self.scores: dict[tuple[str, str], float] = {}
+        pairs = []
+        for gate in published.OFFICIAL[name].gates:
+            match gate:
+                case official.Ids():
+                    self.known[gate.text] = list(gate.expected)
+                case official.Digits():
+                    vector = np.zeros(40)
+                    vector[gate.first : gate.first + len(gate.values)] = gate.values
+                    vector[20] = math.sqrt(1 - vector @ vector) if gate.unit else 3.0
+                    self.means[gate.text] = vector * (7 if gate.unit else 1)
+                case official.Direction():
+                    unit = 1 if abs(gate.start[0]) < 0.1 and not gate.end else gate.norm
+                    vector = np.zeros(40)
+                    vector[: len(gate.start)] = np.array(gate.start) / unit
+                    vector[40 - len(gate.end) :] = np.array(gate.end) / unit
+                    self.means[gate.text] = vector * gate.norm
+                    free = 20 + len(pairs)
+                    self.means[gate.text][free] = gate.norm * math.sqrt(1 - vector @ vector)
+                case official.PairCosine():
+                    pairs.append(gate)
+                case official.HiddenStates():
+                    self.corner = np.array(gate.values)
+                case official.Scores():
+                    self.scores |= {
+                        (gate.query, document): value
+                        for document, value in zip(gate.documents, gate.values, strict=True)
+                    }
+        for gate in pairs:  # the second text turned so that the cosine is as published
+            one, two = (self.means[text] / np.linalg.norm(self.means[text]) for text in gate.texts)
+            rest, spare = 1 - two @ two + two[20] ** 2, two.copy()
+            spare[20] = 0
+            spare[20] = (gate.cosine - one @ spare) / one[20]
+            spare[21] = math.sqrt(rest - spare[20] ** 2)
+            self.means[gate.texts[1]] = spare * np.linalg.norm(self.means[gate.texts[1]])
+
+    def score(self, query: str, document: str) -> float:
+        return self.scores[query, document]
+
+    def ids(self, text: str) -> list[int]:
+        ids = self.known.get(text, [10_000 + len(self.texts)])
+        self.texts[tuple(ids)] = text
+        return ids
+
+    def hidden(self, ids: Sequence[int], mask: Sequence[int]) -> np.ndarray:
+        if tuple(ids) in self.texts:
+            return np.repeat(self.means[self.texts[tuple(ids)]][None], len(ids), axis=0)
+        states = np.zeros((len(ids), 40))
+        assert self.corner is not None
+        states[1:4, 1:4] = self.corner
+        return states
+
+
+def without_hashes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts whose hashes alone are published cannot be made up."""
+    entry = published.OFFICIAL[name]
+    kept = tuple(
+        gate for gate in entry.gates if not isinstance(gate, official.IdHash | official.TokenizerHash)
+    )
+    monkeypatch.setitem(published.OFFICIAL, name, official.Official(entry.shape, kept))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_published_passes(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_hashes(name, monkeypatch)
+    figures = official.check(name, Published(name, tmp_path))
+    gates = published.OFFICIAL[name].gates
+    assert figures["name"] == name
+    assert isinstance(figures["gates"], list)
+    assert len(figures["gates"]) == len(gates) > 0
+    assert all(gate["figure"] and gate["source"] for gate in figures["gates"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_figure_that_is_missed_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_hashes(name, monkeypatch)
+    for gate in published.OFFICIAL[name].gates:
+        subject = Published(name, tmp_path)
+        match gate:
+            case official.Ids():
+                subject.known[gate.text] = subject.known[gate.text][:-1]
+            case official.Digits() | official.Direction():
+                subject.means[gate.text] = subject.means[gate.text] + 0.5
+            case official.PairCosine():
+                subject.means[gate.texts[1]][21] *= -1
+                subject.means[gate.texts[1]][20] += 4
+            case official.HiddenStates():
+                assert subject.corner is not None
+                subject.corner[0, 0] += 0.01
+            case official.Scores():
+                subject.scores[gate.query, gate.documents[0]] += 0.01
+        with pytest.raises(ExportError) as caught:
+            official.check(name, subject)
+        assert name in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert "published" in str(caught.value) or "publishes" in str(caught.value)
+
+
+def test_not_a_number_is_a_miss(tmp_path: Path) -> None:
+    name = f"{HUB}small-en"
+    subject = Published(name, tmp_path)
+    for text in subject.means:
+        subject.means[text] = subject.means[text] * math.nan
+    with pytest.raises(ExportError, match="nan away"):
+        official.check(name, subject)
+
+
+def test_weights_are_known_by_their_vectors(tmp_path: Path) -> None:
+    name = f"{HUB}base-code"
+    subject = Published(name, tmp_path)
+    shape = published.OFFICIAL[name].shape
+    assert official.recognize(shape, subject) == name
+    assert official.recognize(("jinabert", *shape[1:]), Published(name, tmp_path)) is None
+    other = Published(name, tmp_path)
+    other.means["hello world"] = other.means["hello world"][::-1]
+    assert official.recognize(shape, other) is None
+
+
+@pytest.mark.skipif(not GOLDEN.is_dir(), reason="needs ../shared/data/tokenizers")
+def test_hashes_are_llama_cpps() -> None:
+    golden = json.loads((GOLDEN / "llamacpp_check.json").read_text(encoding="utf-8"))
+    assert golden["text"] == published.LLAMA_TEXT
+    for names, digest in golden["hash"].items():
+        for name in names.split(" = "):
+            gates = published.OFFICIAL[name].gates if name in published.OFFICIAL else ()
+            hashes = [gate.digest for gate in gates if isinstance(gate, official.IdHash)]
+            assert hashes in ([], [digest]), name
+            assert hashes or "gpt2" in name, name
+
+
+@pytest.mark.skipif(not GOLDEN.is_dir(), reason="needs ../shared/data/tokenizers")
+def test_the_hash_gate_passes_with_the_vocabulary_of_base_en() -> None:
+    tokenizer = WordPiece.from_file(SHARED / "data" / "vocab.txt", lower_case=True)
+
+    class Subject(Published):
+        def ids(self, text: str) -> list[int]:
+            return tokenizer.encode(text)
+
+    name = f"{HUB}base-en"
+    gate = next(gate for gate in published.OFFICIAL[name].gates if isinstance(gate, official.IdHash))
+    assert gate.run(Subject(name, GOLDEN)).passed
+
+
+@pytest.mark.skipif(not GOLDEN.is_dir(), reason="needs ../shared/data/tokenizers")
+def test_full_vectors_pass_where_their_ends_are_compared(tmp_path: Path) -> None:
+    golden = json.loads((GOLDEN / "base-code_vectors.json").read_text(encoding="utf-8"))
+    name = f"{HUB}base-code"
+    subject = Published(name, tmp_path)
+    for text, vector in zip(golden["texts"], golden["vectors"], strict=True):
+        subject.means[text] = np.array(vector)
+    gates = published.OFFICIAL[name].gates
+    compared = [gate for gate in gates if isinstance(gate, official.Direction | official.PairCosine)]
+    assert len(compared) == 3
+    for gate in compared:
+        outcome = gate.run(subject)
+        assert outcome.passed
+        assert "1.0000" in outcome.figure or "e-0" in outcome.figure
+
+
+@pytest.mark.parametrize("as_lists", [False, True])
+def test_hash_of_a_tokenizer_file(tmp_path: Path, as_lists: bool) -> None:
+    merges = [["a", "b"]] if as_lists else ["a b"]
+    model = {"vocab": {"ab": 2, "a": 0, "b": 1}, "merges": merges}
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": model}), encoding="utf-8")
+    hashes = [hashlib.sha256(text.encode()).hexdigest() for text in ('["a","b","ab"]', '["a b"]')]
+    subject = Published(f"{HUB}base-en", tmp_path)
+    assert official.TokenizerHash("x", *hashes).run(subject).passed
+    assert not official.TokenizerHash("x", *hashes[::-1]).run(subject).passed
+    (tmp_path / "tokenizer.json").unlink()
+    assert official.TokenizerHash("x", *hashes).run(subject) is None
