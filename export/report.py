@@ -15,7 +15,7 @@ def lines(manifest: Mapping[str, Any]) -> list[str]:
     size = sum(entry["size"] for entry in files.values())
     scheme = f", scheme {manifest['scheme']}" if manifest["scheme"] else ""
     report = [
-        f"{manifest['name']}: JinaBert, {manifest['layers']} layers, {manifest['dimension']} dimensions, "
+        f"{manifest['name']}: {manifest['architecture']}, {manifest['layers']} layers, {manifest['dimension']} dimensions, "
         f"{manifest['heads']} heads, {manifest['precision']}{scheme}",
         f"{'files':<24}{size / 1e6:.2f} MB: "
         + ", ".join(f"{name} {entry['size']:,}" for name, entry in files.items()),

@@ -124,7 +124,7 @@ def test_report_is_on_stdout_and_progress_on_stderr(
     assert main(arguments) == 0
     printed = capsys.readouterr()
     assert "fp32 against torch" in printed.out
-    assert f"{short_checkpoint.name}: JinaBert, 2 layers, 64 dimensions" in printed.out
+    assert f"{short_checkpoint.name}: jinabert, 2 layers, 64 dimensions" in printed.out
     assert "513 tokens: difference" in printed.err
     assert "2048 tokens" not in printed.err
     assert "s] writing" in printed.err
