@@ -275,11 +275,18 @@ def check_files(folder: str | os.PathLike[str], manifest: Manifest, verify: bool
 
 
 def _check_place(folder: str, path: str) -> None:
-    if not os.path.realpath(path).startswith(os.path.join(os.path.realpath(folder), "")):
+    real = os.path.realpath(path)
+    if not real.startswith((os.path.join(os.path.realpath(folder), ""), *_blobs(folder))):
         raise ModelError(f"{path}: a link that leads outside the model folder: put the file itself there")
     if not os.path.isfile(path):
         state = "not a regular file" if os.path.lexists(path) else "missing"
         raise ModelError(f"{path}: {state}: {EXPORT_AGAIN}")
+
+
+def _blobs(folder: str) -> list[str]:
+    """Where a hub's cache keeps the files of a folder: STORE/blobs for STORE/snapshots/COMMIT and folders in it."""
+    store, found, inside = os.path.realpath(folder).rpartition(os.sep + "snapshots" + os.sep)
+    return [os.path.join(store, "blobs", "")] if found and inside else []
 
 
 def _check_file(path: str, facts: FileFacts, verify: bool) -> None:

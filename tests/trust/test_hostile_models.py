@@ -230,3 +230,58 @@ def test_the_embedded_model_damaged(embedded: Path, tmp_path: Path, name: str) -
         with pytest.raises(ModelError, match=name.replace(".", r"\.")):
             Embedder(folder)
         data = bytearray((embedded / name).read_bytes())
+
+
+def linked(store: Path, good: Path, inside: str = "") -> Path:
+    """A model folder as a hub's cache keeps one: each file a link to STORE/blobs."""
+    folder = store / "snapshots" / "0123abcd" / inside
+    folder.mkdir(parents=True)
+    (store / "blobs").mkdir()
+    up = "../" * (2 + len(Path(inside).parts))
+    for number, file in enumerate(sorted(good.iterdir())):
+        shutil.copy(file, store / "blobs" / f"blob{number}")
+        (folder / file.name).symlink_to(f"{up}blobs/blob{number}")
+    return folder
+
+
+@pytest.mark.parametrize("inside", ["", "int8", "models/int8"])
+def test_the_cache_of_a_hub(good: Path, vectors: NDArray[np.float32], tmp_path: Path, inside: str) -> None:
+    folder = linked(tmp_path / "models--jinaai--tiny", good, inside)
+    assert (encode(folder) == vectors).all()
+    (tmp_path / "link").symlink_to(folder)
+    assert (encode(tmp_path / "link") == vectors).all()
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(
+    "target",
+    [
+        "outside",
+        "../outside",
+        "../../outside",
+        "../../blobs/../outside",
+        "../other/vocab.txt",
+        "../../blobs/link",
+    ],
+)
+def test_links_out_of_the_cache_of_a_hub(good: Path, tmp_path: Path, name: str, target: str) -> None:
+    store = tmp_path / "models--jinaai--tiny"
+    folder = linked(store, good)
+    for place in (store, store / "snapshots", tmp_path):
+        shutil.copy(good / name, place / "outside")
+    (store / "snapshots" / "other").mkdir()
+    shutil.copy(good / name, store / "snapshots" / "other" / "vocab.txt")
+    (store / "blobs" / "link").symlink_to(tmp_path / "outside")
+    (folder / name).unlink()
+    (folder / name).symlink_to(target if target != "outside" else tmp_path / "outside")
+    with pytest.raises(ModelError, match=name.replace(".", r"\.") + ".*outside the model folder") as caught:
+        Embedder(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_blobs_beside_a_folder_that_is_no_snapshot(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "blobs").mkdir()
+    shutil.move(folder / "vocab.txt", tmp_path / "blobs" / "1")
+    (folder / "vocab.txt").symlink_to("../blobs/1")
+    with pytest.raises(ModelError, match=r"vocab\.txt.*outside the model folder"):
+        Embedder(folder)
