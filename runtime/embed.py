@@ -27,6 +27,7 @@ examples:
   python -m runtime.embed --input corpus.txt --format npy --output corpus.npy --stats
   python -m runtime.embed --input corpus.jsonl --field body > vectors.jsonl
   cat report.txt | tr '\\n' ' ' | python -m runtime.embed --chunks 256 --overlap 32
+  python -m runtime.embed --prompt-name query --stats "weather today"
   python -m runtime.embed --max-length 32768 --overflow error --input long.txt
 
 A text file is UTF-8 with one text a line; an empty line is an empty text, so that vector n belongs to line n.
@@ -89,7 +90,8 @@ def parser() -> command.Parser:
     )
     command.add_max_length(options, "most tokens of a text, may pass the model's (default: the model's)")
     command.add_overflow(options)
-    command.add_no_normalize(options)
+    command.add_normalize(options)
+    command.add_prompt(options)
     command.add_threads(options)
     add(
         "--stats",
@@ -207,7 +209,9 @@ class CorpusEncoder:
                 texts,
                 max_length=options.max_length,
                 overflow=options.overflow,
-                normalize=not options.no_normalize or options.similarity,
+                normalize=True if options.similarity else options.normalize,
+                prompt_name=options.prompt_name,
+                prompt=options.prompt,
                 return_stats=True,
             )
         except TextTooLongError as error:
@@ -228,6 +232,13 @@ class CorpusEncoder:
         if self._progress:
             self._progress.add(texts, tokens)
 
+    def _prompt(self) -> str:
+        """What --stats says of the prompt: nothing, where there is none."""
+        chosen = self._embedder.choose_prompt(self._options.prompt_name, self._options.prompt)
+        if not chosen.text:
+            return ""
+        return f", prompt {chosen.text!r}" + (f" ({chosen.name})" if chosen.name else "")
+
     def report(self) -> None:
         """What there is to say, on standard error."""
         if self._progress:
@@ -238,7 +249,7 @@ class CorpusEncoder:
             command.say(
                 NAME,
                 f"texts {self.texts:,}, tokens {self.tokens:,}, truncated texts {self.truncated:,}, "
-                f"cut tokens {self.cut:,}, seconds {self.seconds:.3f}, tokens/s {rate:,.0f}",
+                f"cut tokens {self.cut:,}, seconds {self.seconds:.3f}, tokens/s {rate:,.0f}{self._prompt()}",
             )
         elif self.truncated and not options.quiet:
             limit = options.max_length or self._embedder.max_tokens
@@ -304,7 +315,9 @@ def _chunks(embedder: Embedder, options: argparse.Namespace, encoder: CorpusEnco
             options.chunks,
             options.overlap or 0,
             max_length=options.max_length,
-            normalize=not options.no_normalize,
+            normalize=options.normalize,
+            prompt_name=options.prompt_name,
+            prompt=options.prompt,
         )
         encoder.add(1, sum(chunk.tokens for chunk in chunks), time.perf_counter() - start)
         if chunks:

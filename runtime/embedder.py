@@ -232,6 +232,10 @@ class Embedder:
         """
         return self._encode_with(document_prompt(self.manifest), texts, options)
 
+    def choose_prompt(self, prompt_name: str | None = None, prompt: str | None = None) -> Prompt:
+        """Say which prompt encode puts before texts for these arguments, see prompts.choose_prompt."""
+        return choose_prompt(self.manifest, prompt_name, prompt)
+
     def encode_tokens(
         self,
         text: str,

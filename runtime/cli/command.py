@@ -247,6 +247,25 @@ def add_no_normalize(group: Any) -> None:
     )
 
 
+def add_normalize(group: Any) -> None:
+    """Add --normalize and --no-normalize; without either the model folder decides."""
+    either = group.add_mutually_exclusive_group()
+    text = "whether to give vectors of length 1 (default: what the model folder says)"
+    either.add_argument("--normalize", action="store_true", default=None, help=text)
+    either.add_argument("--no-normalize", action="store_false", dest="normalize", help=argparse.SUPPRESS)
+
+
+def add_prompt(group: Any) -> None:
+    """Add --prompt-name and --prompt."""
+    either = group.add_mutually_exclusive_group()
+    either.add_argument(
+        "--prompt-name",
+        metavar="NAME",
+        help="put this prompt of the model folder before each text (default: the folder's default prompt, if any)",
+    )
+    either.add_argument("--prompt", metavar="TEXT", help="put TEXT before each text; '' for none")
+
+
 def add_field(group: Any, text: str, default: str | None = None) -> None:
     """Add --field, which is also called --text-column."""
     group.add_argument("--field", "--text-column", metavar="NAME", default=default, help=text)

@@ -13,6 +13,7 @@ from weakref import WeakValueDictionary
 
 from runtime.chunking import find_spans
 from runtime.embedder import Embedder
+from runtime.prompts import document_prompt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -59,7 +60,8 @@ def late_chunks(
     parts = list(parts)
     spans = find_spans(text, parts, starts)
     full = [number for number, part in enumerate(parts) if embedder.count_tokens(part) > 2]
-    chunks = embedder.encode_chunks(text, spans=[spans[number] for number in full])
+    prompt = document_prompt(embedder.manifest).text
+    chunks = embedder.encode_chunks(text, spans=[spans[number] for number in full], prompt=prompt)
     found: list[Chunk | None] = [None] * len(parts)
     for number, chunk in zip(full, chunks, strict=True):
         found[number] = chunk

@@ -71,6 +71,10 @@ class JinaBertEmbeddingFunction(EmbeddingFunction):  # type: ignore[misc]
         :return: a vector [D] float32 for each.
         :raises ModelError: the model cannot be loaded, or is not the one that the collection was made with.
         """
+        return list(self._checked().encode_document(input, max_length=self.max_length))
+
+    def _checked(self) -> Embedder:
+        """The model, if it is the one that the collection was made with."""
         if self._embedder is None:
             embedder = shared_embedder(self.model, self.threads)
             found = _weights(embedder.manifest)
@@ -80,15 +84,15 @@ class JinaBertEmbeddingFunction(EmbeddingFunction):  # type: ignore[misc]
                     f"vectors are from {self.weights}: put that model there, or embed the texts in a new collection"
                 )
             self._embedder = embedder
-        return list(self._embedder.encode(input, max_length=self.max_length))
+        return self._embedder
 
     def embed_query(self, input: list[str]) -> list[NDArray[np.float32]]:  # noqa: A002
-        """The same: the model embeds queries as it embeds texts. Older Chroma has no such method to inherit.
+        """The same with the prompt for queries, if the model folder has one. Older Chroma has no such method.
 
         :param input: any number of queries.
         :return: a vector [D] float32 for each.
         """
-        return self(input)
+        return list(self._checked().encode_query(input, max_length=self.max_length))
 
     @staticmethod
     def name() -> str:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from runtime.integrations import missing, shared_embedder
+from runtime.prompts import document_prompt, query_prompt
 
 # Nothing else of this package sends anything either.
 os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")
@@ -32,9 +33,12 @@ else:
     allow_deserialization_module(__name__)  # so that a pipeline with these components can be read again
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Self
 
     from runtime.embedder import Embedder
+    from runtime.manifest import Manifest
+    from runtime.prompts import Prompt
 
 __all__ = ["JinaBertDocumentEmbedder", "JinaBertTextEmbedder"]
 
@@ -67,12 +71,13 @@ class _Embedding:
         return made
 
     def _embed(
-        self, texts: list[str], show_progress: bool = False
+        self, texts: list[str], choose: Callable[[Manifest], Prompt], show_progress: bool = False
     ) -> tuple[list[list[float]], dict[str, Any]]:
         self.warm_up()
         assert self._embedder is not None
         vectors, stats = self._embedder.encode(
             [self.prefix + text + self.suffix for text in texts],
+            prompt=choose(self._embedder.manifest).text,
             max_length=self.max_length,
             show_progress=show_progress,
             return_stats=True,
@@ -128,7 +133,7 @@ class JinaBertTextEmbedder(_Embedding):
             raise TypeError(
                 f"text is {type(text).__name__}, not str: for a list of Document use JinaBertDocumentEmbedder"
             )
-        vectors, meta = self._embed([text])
+        vectors, meta = self._embed([text], query_prompt)
         return {"embedding": vectors[0], "meta": meta}
 
     @component.output_types(embedding=list[float], meta=dict[str, Any])  # type: ignore[untyped-decorator]
@@ -195,7 +200,8 @@ class JinaBertDocumentEmbedder(_Embedding):
         """
         if not isinstance(documents, list) or not all(isinstance(one, Document) for one in documents):
             raise TypeError("documents is not a list of Document: for a str use JinaBertTextEmbedder")
-        vectors, meta = self._embed([self._text(document) for document in documents], self.progress_bar)
+        texts = [self._text(document) for document in documents]
+        vectors, meta = self._embed(texts, document_prompt, self.progress_bar)
         embedded = [
             replace(document, embedding=vector) for document, vector in zip(documents, vectors, strict=True)
         ]

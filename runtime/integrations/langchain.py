@@ -58,7 +58,7 @@ class JinaBertEmbeddings(Embeddings):  # type: ignore[misc]
         :param texts: any number of texts.
         :return: a vector of D numbers for each.
         """
-        vectors: list[list[float]] = self.embedder.encode(texts, max_length=self.max_length).tolist()
+        vectors: list[list[float]] = self.embedder.encode_document(texts, max_length=self.max_length).tolist()
         return vectors
 
     def embed_query(self, text: str) -> list[float]:
@@ -66,7 +66,7 @@ class JinaBertEmbeddings(Embeddings):  # type: ignore[misc]
         :param text: one text.
         :return: its vector of D numbers.
         """
-        vector: list[float] = self.embedder.encode(text, max_length=self.max_length).tolist()
+        vector: list[float] = self.embedder.encode_query(text, max_length=self.max_length).tolist()
         return vector
 
     def count_tokens(self, text: str) -> int:

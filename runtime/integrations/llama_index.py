@@ -94,14 +94,15 @@ class JinaBertEmbedding(BaseEmbedding):  # type: ignore[misc]
         return list(tokenizer.strip_special(tokenizer.encode(text)))
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        vectors: list[list[float]] = self.embedder.encode(texts, max_length=self.max_length).tolist()
+        vectors: list[list[float]] = self.embedder.encode_document(texts, max_length=self.max_length).tolist()
         return vectors
 
     def _get_text_embedding(self, text: str) -> list[float]:
         return self._get_text_embeddings([text])[0]
 
     def _get_query_embedding(self, query: str) -> list[float]:
-        return self._get_text_embeddings([query])[0]
+        vector: list[float] = self.embedder.encode_query(query, max_length=self.max_length).tolist()
+        return vector
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
         return await asyncio.to_thread(self._get_text_embeddings, texts)

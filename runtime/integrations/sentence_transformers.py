@@ -17,6 +17,8 @@ import numpy as np
 from runtime.batching import pad
 from runtime.errors import InputError
 from runtime.integrations import shared_embedder
+from runtime.manifest import SIMILARITIES
+from runtime.prompts import DOCUMENT_NAMES
 
 if TYPE_CHECKING:
     import os
@@ -29,8 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["SentenceTransformer", "quantize_embeddings"]
 
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
+DISTANCES = {"euclidean": 2, "manhattan": 1}  # similarity -> order of the norm
 FEW = 100  # vectors; minima and maxima of fewer say little about the texts to come
-SIMILARITIES = ("cosine", "dot")
 
 
 class SentenceTransformer:
@@ -43,7 +45,7 @@ class SentenceTransformer:
         device: str | None = None,
         prompts: Mapping[str, str] | None = None,
         default_prompt_name: str | None = None,
-        similarity_fn_name: str = "cosine",
+        similarity_fn_name: str | None = None,
         truncate_dim: int | None = None,
         threads: int | None = None,
     ) -> None:
@@ -51,24 +53,26 @@ class SentenceTransformer:
 
         :param model_name_or_path: model folder; None for the bundled model. Hub names are not looked up.
         :param device: None or "cpu".
-        :param prompts: name -> text that is put before each sentence. encode_query uses "query", encode_document
+        :param prompts: name -> text that is put before each sentence, besides those of the model folder, and instead of
+            those of the same name. encode_query uses "query", encode_document
             the first of "document", "passage" and "corpus".
-        :param default_prompt_name: the one that encode uses when told none.
-        :param similarity_fn_name: "cosine" or "dot".
+        :param default_prompt_name: the one that encode uses when told none; None for the model folder's, if any.
+        :param similarity_fn_name: "cosine", "dot", "euclidean" or "manhattan"; None for what the model folder says.
         :param truncate_dim: None or the model's own dimension, see encode.
         :param threads: as in Embedder.
         :raises ModelError: the folder or a file in it is missing, damaged or of another kind.
         :raises InputError: an argument is none of the above.
         """
         _check_device(device)
-        if similarity_fn_name not in SIMILARITIES:
+        if similarity_fn_name is not None and similarity_fn_name not in SIMILARITIES:
             raise InputError(
                 f"similarity_fn_name={similarity_fn_name!r}: one of {', '.join(SIMILARITIES)} wanted"
             )
         self.embedder: Embedder = shared_embedder(model_name_or_path, threads)
-        self.prompts = {"query": "", "document": ""} | dict(prompts or {})
-        self.default_prompt_name = default_prompt_name
-        self.similarity_fn_name = similarity_fn_name
+        manifest = self.embedder.manifest
+        self.prompts = {"query": "", "document": "", **manifest.prompts, **(prompts or {})}
+        self.default_prompt_name = default_prompt_name or manifest.default_prompt_name
+        self.similarity_fn_name = similarity_fn_name or manifest.similarity
         self.device = "cpu"
         self.max_seq_length = self.embedder.max_tokens  # tokens after which a text is cut; may be set
         self._check_dimension(truncate_dim)
@@ -92,7 +96,7 @@ class SentenceTransformer:
         convert_to_numpy: bool = True,
         convert_to_tensor: bool = False,
         device: str | None = None,
-        normalize_embeddings: bool = True,
+        normalize_embeddings: bool | None = None,
         truncate_dim: int | None = None,
         *,
         ranges: ArrayLike | None = None,
@@ -111,8 +115,7 @@ class SentenceTransformer:
         :param convert_to_numpy: give one array; False: a list of them.
         :param convert_to_tensor: refused, as there is no torch.
         :param device: None or "cpu".
-        :param normalize_embeddings: give vectors of length 1. Unlike sentence-transformers' default, but as everywhere
-            in this package, True.
+        :param normalize_embeddings: give vectors of length 1; None for what the model folder says.
         :param truncate_dim: None or D. Less is refused: the model was not trained for its first numbers to stand alone.
         :param ranges: for int8 and uint8: [2, D], the least and the greatest value of each number over a sample of
             texts; None for those of the sentences at hand.
@@ -135,17 +138,16 @@ class SentenceTransformer:
         single = isinstance(sentences, str)
         texts = [sentences] if isinstance(sentences, str) else sentences
         before = self._prompt(prompt_name or self.default_prompt_name) if prompt is None else prompt
-        if before:
-            texts = [before + _text(number, text) for number, text in enumerate(texts)]
 
         if output_value != "sentence_embedding":
             if precision != "float32":
                 raise InputError(f"precision={precision!r}: only sentence embeddings are quantised")
-            found = [self._tokens(text, output_value, normalize_embeddings) for text in texts]
+            found = [self._tokens(text, before, output_value, normalize_embeddings) for text in texts]
             return found[0] if single else found
 
         vectors = self.embedder.encode(
             texts,
+            prompt=before,
             max_length=self.max_seq_length,
             normalize=normalize_embeddings,
             batch_size=batch_size,
@@ -160,14 +162,14 @@ class SentenceTransformer:
     def encode_query(
         self, sentences: str | Iterable[str], prompt_name: str | None = None, **options: Any
     ) -> Any:
-        """encode with the prompt "query", if no other is named.
+        """encode with the prompt "query", if no other is named; never with the default one.
 
         :param sentences: as in encode.
         :param prompt_name: as in encode.
         :param options: as in encode.
         :return: as encode.
         """
-        return self.encode(sentences, prompt_name or self._first("query"), **options)
+        return self.encode(sentences, prompt_name or "query", **options)
 
     def encode_document(
         self, sentences: str | Iterable[str], prompt_name: str | None = None, **options: Any
@@ -180,15 +182,20 @@ class SentenceTransformer:
         :param options: as in encode.
         :return: as encode.
         """
-        return self.encode(sentences, prompt_name or self._first("document", "passage", "corpus"), **options)
+        names = (name for name in DOCUMENT_NAMES if self.prompts.get(name))
+        return self.encode(sentences, prompt_name or next(names, "document"), **options)
 
     def similarity(self, embeddings1: ArrayLike, embeddings2: ArrayLike) -> NDArray[np.float32]:
         """
         :param embeddings1: [n, D] or [D] float vectors.
         :param embeddings2: [m, D] or [D].
-        :return: [n, m] float32, cosine or dot product of each pair.
+        :return: [n, m] float32: cosine, dot product or negated distance of each pair.
         """
         left, right = self._comparable(embeddings1), self._comparable(embeddings2)
+        if self.similarity_fn_name in DISTANCES:
+            order = DISTANCES[self.similarity_fn_name]
+            rows = [-np.linalg.norm(right - vector, ord=order, axis=1) for vector in left]
+            return np.array(rows, np.float32)
         products: NDArray[np.float32] = (left @ right.T).astype(np.float32)
         return products
 
@@ -196,11 +203,17 @@ class SentenceTransformer:
         """
         :param embeddings1: [n, D] or [D] float vectors.
         :param embeddings2: as many.
-        :return: [n] float32, cosine or dot product of the first with the first, and so on.
+        :return: [n] float32: cosine, dot product or negated distance of the first with the first, and so on.
         """
         left, right = self._comparable(embeddings1), self._comparable(embeddings2)
         if left.shape != right.shape:
             raise InputError(f"{len(left):,} vectors and {len(right):,}: as many of each wanted")
+        if self.similarity_fn_name in DISTANCES:
+            order = DISTANCES[self.similarity_fn_name]
+            distances: NDArray[np.float32] = np.linalg.norm(left - right, ord=order, axis=1).astype(
+                np.float32
+            )
+            return -distances
         products: NDArray[np.float32] = (left * right).sum(axis=1).astype(np.float32)
         return products
 
@@ -230,11 +243,13 @@ class SentenceTransformer:
     def __repr__(self) -> str:
         return f"SentenceTransformer({self.embedder!r})"
 
-    def _tokens(self, text: str, output_value: str | None, normalize: bool) -> Any:
-        tokens = self.embedder.encode_tokens(text, max_length=self.max_seq_length)
+    def _tokens(self, text: str, prompt: str, output_value: str | None, normalize: bool | None) -> Any:
+        tokens = self.embedder.encode_tokens(text, prompt=prompt, max_length=self.max_seq_length)
         if output_value == "token_embeddings":
             return tokens.vectors
-        vector = self.embedder.encode(text, max_length=self.max_seq_length, normalize=normalize)
+        vector = self.embedder.encode(
+            text, prompt=prompt, max_length=self.max_seq_length, normalize=normalize
+        )
         return {"token_embeddings": tokens.vectors, "input_ids": tokens.ids, "sentence_embedding": vector}
 
     def _prompt(self, name: str | None) -> str:
@@ -245,9 +260,6 @@ class SentenceTransformer:
                 f"prompt_name={name!r}: {', '.join(map(repr, self.prompts))} are known; see prompts="
             )
         return self.prompts[name]
-
-    def _first(self, *names: str) -> str | None:
-        return next((name for name in names if self.prompts.get(name)), None)
 
     def _check_dimension(self, truncate_dim: int | None) -> None:
         if truncate_dim not in (None, self.embedder.dimension):

@@ -10,6 +10,7 @@ import pytest
 
 from runtime import Embedder, InputError
 from runtime.integrations.sentence_transformers import SentenceTransformer, quantize_embeddings
+from tests.tiny import make_model
 
 TEXTS = ["hello world", "a b c", "x y z, hello"]
 
@@ -50,7 +51,7 @@ def test_prompts_are_put_before_each_text(tiny_folder: Path, tiny: Embedder) -> 
     assert np.array_equal(named.encode(TEXTS), plain[3])
     with pytest.raises(InputError, match="prompt_name='nobody': 'query', 'document'"):
         model.encode(TEXTS, prompt_name="nobody")
-    with pytest.raises(TypeError, match=r"sentences\[1\] is int"):
+    with pytest.raises(TypeError, match=r"texts\[1\] is int"):
         model.encode_query(["a", 7])
 
 
@@ -188,3 +189,55 @@ def test_ranges_from_few_vectors_are_warned_of_and_from_one_refused(model: Sente
 def test_only_float_vectors_are_quantised(wrong: np.ndarray) -> None:
     with pytest.raises(InputError, match=r"floats \[n, D\] wanted"):
         quantize_embeddings(wrong, "binary")
+
+
+@pytest.fixture(scope="module")
+def prompted(tmp_path_factory: pytest.TempPathFactory) -> SentenceTransformer:
+    prompts = {"query": "q ", "passage": "p ", "other": "a "}
+    changes = {
+        "prompts": prompts,
+        "default_prompt_name": "other",
+        "normalize": False,
+        "similarity": "euclidean",
+    }
+    return SentenceTransformer(make_model(tmp_path_factory.mktemp("st") / "m", **changes), threads=1)
+
+
+def test_what_the_model_folder_declares(prompted: SentenceTransformer) -> None:
+    plain = prompted.encode(["q b", "p b", "a b", "b"], prompt="")
+    assert (prompted.encode("b") == plain[2]).all()
+    assert (prompted.encode("b", "query") == plain[0]).all()
+    assert (prompted.encode("b", "query", prompt="p ") == plain[1]).all()
+    assert (prompted.encode_query("b") == plain[0]).all()
+    assert (prompted.encode_document("b") == plain[1]).all()
+    assert not np.allclose(np.linalg.norm(plain, axis=1), 1)
+    assert np.allclose(np.linalg.norm(prompted.encode("b", normalize_embeddings=True)), 1)
+    assert prompted.encode("b", output_value="token_embeddings").shape == (4, 16)
+    distances = np.linalg.norm(plain[:, None] - plain[None], axis=2)
+    assert np.allclose(prompted.similarity(plain, plain), -distances, atol=1e-5)
+    assert np.allclose(
+        prompted.similarity_pairwise(plain[:2], plain[2:]), -np.diag(distances[:2, 2:]), atol=1e-5
+    )
+
+
+def test_arguments_win_over_the_folder(prompted: SentenceTransformer) -> None:
+    folder = prompted.embedder.model.folder
+    model = SentenceTransformer(
+        folder,
+        prompts={"query": "a "},
+        default_prompt_name="query",
+        similarity_fn_name="manhattan",
+        threads=1,
+    )
+    plain = prompted.encode(["a b", "c"], prompt="")
+    assert (model.encode("b") == plain[0]).all()
+    expected = -np.abs(plain[0] - plain[1]).sum()
+    assert np.allclose(model.similarity(plain[0], plain[1]), expected)
+    assert np.allclose(model.similarity_pairwise(plain[0], plain[1]), expected)
+
+
+def test_queries_have_no_default_prompt(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "m", prompts={"other": "a "}, default_prompt_name="other")
+    model = SentenceTransformer(folder, threads=1)
+    assert (model.encode_query("b") == model.encode("b", prompt="")).all()
+    assert (model.encode_document("b") == model.encode("b", prompt="")).all()

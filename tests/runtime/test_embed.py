@@ -361,3 +361,42 @@ def test_memory_does_not_grow_with_the_number_of_lines(tiny_folder: Path, tmp_pa
     assert (
         peaks[1] - peaks[0] < 8 * 1024
     )  # kilobytes; the vectors alone would take another 3.5 MB, the texts 5 MB
+
+
+def test_prompts_on_the_command_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from tests.tiny import make_model
+
+    folder = make_model(
+        tmp_path / "prompted", prompts={"query": "q ", "none": ""}, default_prompt_name="query"
+    )
+
+    def run(*arguments: str) -> tuple[str, str]:
+        assert embed.main(["--model", str(folder), "--threads", "1", *arguments]) == 0
+        output = capfd.readouterr()
+        return output.out, output.err
+
+    by_default, said = run("a", "--stats")
+    assert "prompt 'q ' (query)" in said
+    assert run("a", "--prompt-name", "query")[0] == by_default
+    assert run("a", "--prompt", "q ")[0] == by_default
+    assert run("q a", "--prompt", "")[0].split("embedding")[1] == by_default.split("embedding")[1]
+    plain, said = run("a", "--prompt-name", "none", "--stats")
+    assert plain != by_default
+    assert "prompt" not in said
+    assert "q" not in run("a b", "--chunks", "9", "--prompt-name", "query")[0].split('"text"')[1]
+    assert embed.main(["--model", str(folder), "a", "--prompt-name", "other"]) == 2
+    assert "prompt_name='other'" in capfd.readouterr().err
+
+
+def test_the_folder_says_whether_vectors_have_length_1(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from tests.tiny import make_model
+
+    folder = make_model(tmp_path / "raw", normalize=False)
+    lengths = []
+    for options in ([], ["--normalize"], ["--no-normalize"]):
+        assert embed.main(["--model", str(folder), "--threads", "1", "--format", "text", "a", *options]) == 0
+        lengths.append(float(np.linalg.norm([float(one) for one in capfd.readouterr().out.split()])))
+    assert lengths[0] == lengths[2] != pytest.approx(1)
+    assert lengths[1] == pytest.approx(1)
