@@ -448,9 +448,7 @@ class Embedder:
             raise InputError(
                 f"vectors of shape {list(vectors.shape)}: expected [{self.dimension}] or [n, {self.dimension}]"
             )
-        norms = np.sqrt((vectors * vectors).sum(axis=-1, keepdims=True))
-        unit: NDArray[np.float64] = vectors / np.maximum(norms, pooling.MIN_NORM)
-        return unit
+        return vectors / pooling.norms(vectors)[..., None]
 
 
 def _iterable(texts: object) -> Iterable[Any]:

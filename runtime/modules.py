@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from .errors import ModelError
+from .pooling import norms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
 
 MODULES_DATA = "modules.bin"
-MIN_NORM = 1e-12  # as torch.nn.functional.normalize: a zero vector stays zero
 
 
 class Module(NamedTuple):
@@ -235,7 +235,7 @@ def _apply_to_one(modules: Sequence[Module], vector: Vector) -> Vector:
     for module in modules:
         arrays = module.arrays
         if module.type == "normalize":
-            vector = vector / max(float(np.sqrt(np.add.reduce(vector * vector))), MIN_NORM)
+            vector = vector / norms(vector)
         elif module.type == "layer_norm":
             centred = vector - np.add.reduce(vector) / module.size
             variance = np.add.reduce(centred * centred) / module.size

@@ -18,6 +18,7 @@ from runtime.batching import pad
 from runtime.errors import InputError
 from runtime.integrations import shared_embedder
 from runtime.manifest import SIMILARITIES
+from runtime.pooling import norms
 from runtime.prompts import DOCUMENT_NAMES
 
 if TYPE_CHECKING:
@@ -272,8 +273,7 @@ class SentenceTransformer:
     def _comparable(self, embeddings: ArrayLike) -> NDArray[np.float64]:
         vectors = np.atleast_2d(np.asarray(embeddings, np.float64))
         if self.similarity_fn_name == "cosine":
-            norms = np.sqrt((vectors * vectors).sum(axis=1, keepdims=True))
-            vectors = vectors / np.maximum(norms, 1e-12)
+            vectors = vectors / norms(vectors)[:, None]
         return vectors
 
 
