@@ -196,7 +196,8 @@ SMALL = "jinaai/jina-embeddings-v2-small-en"
 
 def test_report_names_the_figures() -> None:
     manifest = {
-        "name": "tiny", "architecture": "t5", "layers": 2, "dimension": 64, "heads": 4, "precision": "int8", "scheme": "per-token",
+        "name": "tiny", "architecture": "t5", "layers": 2, "dimension": 64, "heads": 4, "precision": "int8",
+        "scheme": "per-token",
         "modules": [], "prompts": {}, "notes": [], "pooling": {"modes": ["mean"]}, "normalize": True,
         "max_tokens": 512, "default_prompt_name": None,
         "files": {"model.onnx": {"size": 1_500_000}, "vocab.txt": {"size": 500_000}},
