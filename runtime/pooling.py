@@ -80,6 +80,21 @@ def norms(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     return lengths
 
 
+def cut(
+    vectors: NDArray[np.float32], dimensions: int, unit_length: bool | Sequence[bool]
+) -> NDArray[np.float32]:
+    """Keep the first numbers of vectors, and scale what is left to Euclidean length 1 again where asked for.
+
+    :param vectors: [B, D] float32.
+    :param dimensions: how many to keep, from 1 to D. D changes nothing.
+    :param unit_length: as in normalize.
+    :return: [B, dimensions] float32.
+    """
+    if dimensions == vectors.shape[1]:
+        return vectors
+    return normalize(vectors[:, :dimensions].astype(np.float64), unit_length)
+
+
 def check_finite(vectors: NDArray[np.float32], label: str, numbers: Sequence[int]) -> None:
     """Refuse NaN and infinity rather than hand them to a search index.
 

@@ -13,7 +13,8 @@ A request is {"input": text or [texts]} ("texts" means the same), and optionally
     overflow          "truncate" (default) or "error"; or truncate: true or false
     normalized        vectors of length 1: true (default) or false
     encoding_format   "float" (default) or "base64": little-endian float32
-    model, user, dimensions   of OpenAI's requests: ignored, ignored, must be the model's
+    dimensions        how many numbers of each vector to keep: all, or fewer of a model exported with --rotate
+    model, user       of OpenAI's requests: ignored
 
 and the answer that of OpenAI and Jina: {"object": "list", "data": [{"object": "embedding", "index", "embedding"}],
 "model", "usage": {"prompt_tokens", "total_tokens", "truncated_texts"}}; or {"error": {"message", "type", "code",

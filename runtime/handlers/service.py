@@ -13,7 +13,7 @@ from runtime.batching import BATCH_TOKENS
 from runtime.bundled import bundled_model
 from runtime.embedder import MIN_MAX_LENGTH, Embedder
 from runtime.errors import InputError, OutOfMemoryError, TextTooLongError
-from runtime.manifest import load_manifest
+from runtime.manifest import check_dimensions, load_manifest
 from runtime.resources import default_threads, rss_bytes
 
 if TYPE_CHECKING:
@@ -57,6 +57,18 @@ class Request(NamedTuple):
     overflow: str
     normalize: bool
     encoding: str
+    dimensions: int
+
+
+def item_characters(encoding: str, dimensions: int) -> int:
+    """
+    :param encoding: of ENCODINGS.
+    :param dimensions: numbers of a vector.
+    :return: characters of one vector in an answer, at most.
+    """
+    return ITEM_CHARACTERS + (
+        dimensions * FLOAT_CHARACTERS if encoding == "float" else (dimensions * 4 + 2) // 3 * 4
+    )
 
 
 class Service:
@@ -178,28 +190,26 @@ class Service:
             raise _bad(
                 "invalid_encoding_format", f"encoding_format is {_shown(encoding)}, not float or base64"
             )
-        dimension = self.embedder.dimension
-        if given.get("dimensions", dimension) != dimension or given.get("dimensions") is True:
-            raise _bad(
-                "invalid_dimensions",
-                f"dimensions is {_shown(given['dimensions'])}: this model has {dimension}",
-            )
+        try:
+            dimensions = check_dimensions(self.embedder.manifest, given.get("dimensions"))
+        except InputError as error:
+            raise _bad("invalid_dimensions", str(error)) from None
         normalize = given.get("normalized", True)
         if not isinstance(normalize, bool):
             raise _bad("invalid_normalized", f"normalized is {_shown(normalize)}, not true or false")
-        size = len(texts) * self._item_characters(encoding)
+        size = len(texts) * item_characters(encoding, dimensions)
         if size > self.settings.max_response_bytes:
-            fit = self.settings.max_response_bytes // self._item_characters(encoding)
+            fit = self.settings.max_response_bytes // item_characters(encoding, dimensions)
             remedy = f"at most {fit:,} texts"
             if encoding == "float":
-                compact = self.settings.max_response_bytes // self._item_characters("base64")
+                compact = self.settings.max_response_bytes // item_characters("base64", dimensions)
                 remedy += f", or {compact:,} with encoding_format base64"
             raise RequestError(
                 413,
                 "response_too_large",
                 f"the vectors of {len(texts):,} texts may pass {self.settings.max_response_bytes:,} bytes: {remedy}",
             )
-        return Request(texts, self._max_length(given), _overflow(given), normalize, encoding)
+        return Request(texts, self._max_length(given), _overflow(given), normalize, encoding, dimensions)
 
     def _max_length(self, given: dict[str, Any]) -> int:
         value = given.get("max_length", self.max_length)
@@ -209,12 +219,6 @@ class Service:
                 f"max_length is {_shown(value)}, not a whole number from {MIN_MAX_LENGTH} to {self.max_length:,}",
             )
         return value
-
-    def _item_characters(self, encoding: str) -> int:
-        dimension = self.embedder.dimension
-        return ITEM_CHARACTERS + (
-            dimension * FLOAT_CHARACTERS if encoding == "float" else (dimension * 4 + 2) // 3 * 4
-        )
 
     def _embed(self, request: Request) -> dict[str, Any]:
         held = sum(map(len, request.texts)) * budget.CHARACTER_BYTES
@@ -237,6 +241,7 @@ class Service:
                 max_length=longest if tight else request.max_length,
                 overflow="error" if tight else request.overflow,
                 normalize=request.normalize,
+                dimensions=request.dimensions,
                 batch_tokens=batch_tokens,
                 return_stats=True,
             )

@@ -17,9 +17,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from runtime import __version__
+from runtime import __version__, pooling
 from runtime.api.encoding import encoded, numbers
 from runtime.api.errors import ServiceError, of_model
+from runtime.errors import InputError
+from runtime.manifest import check_dimensions
 
 from . import openapi, schemas
 from .metrics import TEXT_FORMAT
@@ -105,20 +107,22 @@ class Routes:
 
         def prepare(body: bytes) -> tuple[EmbeddingRequest, Prepared]:
             wanted = schemas.decode(body, schemas.EmbeddingRequest)
-            self._check_dimensions(wanted.dimensions)
+            self._dimensions(wanted.dimensions)
             inputs = schemas.inputs_of(wanted.input, "input", self._settings.max_texts)
             parts = bool(wanted.late_chunking)
             return wanted, self.engine.prepare(inputs, "input", truncate=bool(wanted.truncate), parts=parts)
 
         wanted, prepared = await self._read(request, prepare)
         start = self.engine.start_chunks if wanted.late_chunking else self.engine.start
-        work = await self._compute(request, prepared, start, wanted.normalized is not False)
+        normalize = wanted.normalized is not False
+        work = await self._compute(request, prepared, start, normalize)
         kind = wanted.embedding_type or wanted.encoding_format or "float"
 
         def answer() -> bytes:
+            vectors = pooling.cut(work.vectors, self._dimensions(wanted.dimensions), normalize)
             data = [
                 {"object": "embedding", "index": number, "embedding": encoded(vector, kind)}
-                for number, vector in enumerate(work.vectors)
+                for number, vector in enumerate(vectors)
             ]
             usage = {
                 "prompt_tokens": work.tokens,
@@ -140,16 +144,18 @@ class Routes:
 
         def prepare(body: bytes) -> tuple[EmbedRequest, Prepared]:
             wanted = schemas.decode(body, schemas.EmbedRequest)
-            self._check_dimensions(wanted.dimensions)
+            self._dimensions(wanted.dimensions)
             inputs = schemas.inputs_of(wanted.inputs, "inputs", self._settings.max_texts)
             left = (wanted.truncation_direction or "right").lower() == "left"
             return wanted, self.engine.prepare(inputs, "inputs", truncate=bool(wanted.truncate), left=left)
 
         wanted, prepared = await self._read(request, prepare)
-        work = await self._compute(request, prepared, self.engine.start, wanted.normalize is not False)
+        normalize = wanted.normalize is not False
+        work = await self._compute(request, prepared, self.engine.start, normalize)
 
         def answer() -> bytes:
-            written: bytes = msgspec.json.encode([numbers(vector) for vector in work.vectors])
+            vectors = pooling.cut(work.vectors, self._dimensions(wanted.dimensions), normalize)
+            written: bytes = msgspec.json.encode([numbers(vector) for vector in vectors])
             return written
 
         return Response(
@@ -328,15 +334,11 @@ class Routes:
             f"the body has more than {most:,} bytes: send fewer texts in one request",
         )
 
-    def _check_dimensions(self, wanted: int | None) -> None:
-        if wanted is not None and wanted != self.engine.dimension:
-            raise ServiceError(
-                422,
-                "invalid_dimensions",
-                f"dimensions is {wanted}: this model has {self.engine.dimension}, and was not trained to be cut "
-                "shorter; leave it out",
-                param="dimensions",
-            )
+    def _dimensions(self, wanted: int | None) -> int:
+        try:
+            return check_dimensions(self.engine.manifest, wanted)
+        except InputError as error:
+            raise ServiceError(422, "invalid_dimensions", str(error), param="dimensions") from None
 
 
 def page_headers(page: str) -> dict[str, str]:

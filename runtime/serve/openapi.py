@@ -169,6 +169,7 @@ def _health() -> Schema:
 
 def _schemas(engine: Engine) -> Schema:
     dimension, most = engine.dimension, engine.settings.max_texts
+    truncatable = engine.manifest.truncatable
     length = f"{engine.max_length:,} tokens, [CLS] and [SEP] included"
     ids: Schema = {
         "type": "array",
@@ -187,17 +188,24 @@ def _schemas(engine: Engine) -> Schema:
     vector: Schema = {
         "type": "array",
         "items": {"type": "number"},
-        "minItems": dimension,
+        "minItems": 1 if truncatable else dimension,
         "maxItems": dimension,
     }
     bits = (dimension + 7) // 8
+    least_bits = 1 if truncatable else bits
     count: Schema = {"type": "integer", "minimum": 0}
     truncate = _optional(
         {"type": "boolean"},
         f"What to do with a text of more than {length}: true cuts its end, false answers 413",
         default=False,
     )
-    dimensions = _optional({"const": dimension}, "This model's: its vectors cannot be cut shorter")
+    if truncatable:
+        dimensions = _optional(
+            {"type": "integer", "minimum": 1, "maximum": dimension},
+            "Keep so many numbers of each vector, the first, which are the most important",
+        )
+    else:
+        dimensions = _optional({"const": dimension}, "This model's: its vectors cannot be cut shorter")
     return {
         "EmbeddingRequest": _object(
             {
@@ -243,7 +251,7 @@ def _schemas(engine: Engine) -> Schema:
                                     {
                                         "type": "array",
                                         "items": {"type": "integer", "minimum": -128, "maximum": 255},
-                                        "minItems": bits,
+                                        "minItems": least_bits,
                                         "maxItems": bits,
                                     },
                                 ]

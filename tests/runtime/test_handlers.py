@@ -14,7 +14,7 @@ import pytest
 
 from runtime import Embedder, InputError, OutOfMemoryError
 from runtime.handlers import aws
-from runtime.handlers.service import Service
+from runtime.handlers.service import Service, item_characters
 from runtime.handlers.settings import Settings, from_environment
 
 MEGABYTE = 1 << 20
@@ -93,7 +93,7 @@ def test_options(service: Service, tiny: Embedder, request_: dict[str, Any], opt
         ({"input": "a", "overflow": "cut"}, 'overflow is "cut"'),
         ({"input": "a", "truncate": "yes"}, 'truncate is "yes"'),
         ({"input": "a", "overflow": "error", "truncate": True}, "leave one out"),
-        ({"input": "a", "dimensions": 8}, "dimensions is 8"),
+        ({"input": "a", "dimensions": 8}, "dimensions=8"),
         ({"input": "hello world hello", "max_length": 4, "overflow": "error"}, "more than max_length 4"),
     ],
 )
@@ -125,7 +125,7 @@ def test_an_answer_takes_no_more_than_estimated(tiny_folder: Path) -> None:
     for encoding in ("float", "base64"):
         answer = service.answer({"input": ["hello"] * 50, "encoding_format": encoding})[1]
         text = json.dumps(answer["data"], separators=(",", ":"))
-        assert len(text) <= 50 * service._item_characters(encoding)
+        assert len(text) <= 50 * item_characters(encoding, 16)
 
 
 def test_memory_that_is_too_little(tiny_folder: Path) -> None:

@@ -33,6 +33,25 @@ def test_embed_of_text_embeddings_inference(tiny_folder: Path, local: Make, tiny
     )
 
 
+def test_vectors_are_cut_where_the_model_allows_it(tmp_path: Path, local: Make) -> None:
+    folder = make_model(tmp_path / "truncatable", truncatable=True)
+    service, texts = local(folder), ["hello world", "abc"]
+    with Embedder(folder, threads=1) as embedder:
+        expected = embedder.encode(texts, dimensions=6)
+        raw = embedder.encode(texts, dimensions=6, normalize=False)
+    answer = service.ask("POST", "/v1/embeddings", json={"input": texts, "dimensions": 6})
+    np.testing.assert_array_equal([np.float32(item["embedding"]) for item in answer.json()["data"]], expected)
+    answer = service.ask("POST", "/embed", json={"inputs": texts, "dimensions": 6, "normalize": False})
+    np.testing.assert_array_equal(np.float32(answer.json()), raw)
+    binary = {"input": texts[0], "dimensions": 6, "embedding_type": "ubinary"}
+    answer = service.ask("POST", "/v1/embeddings", json=binary)
+    assert answer.json()["data"][0]["embedding"] == np.packbits(expected[0] > 0).tolist()
+    refused = service.ask("POST", "/v1/embeddings", json={"input": texts, "dimensions": 17})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (422, "dimensions")
+    schemas = service.ask("GET", "/openapi.json").json()["components"]["schemas"]
+    assert "maximum" in str(schemas["EmbeddingRequest"]["properties"]["dimensions"])
+
+
 def test_embed_cuts_the_end_that_it_is_told(tiny_folder: Path, local: Make, tiny: Embedder) -> None:
     service = local(tiny_folder)
     text = "a " * 10 + "z " * 30
@@ -49,7 +68,7 @@ def test_embed_cuts_the_end_that_it_is_told(tiny_folder: Path, local: Make, tiny
     ("options", "words"),
     [
         ({"prompt_name": "query"}, "prompt_name: this model has no prompts"),
-        ({"dimensions": 8}, "this model has 16"),
+        ({"dimensions": 8}, "has 16, and its vectors cannot be cut"),
         ({"normalize": 1}, "normalize"),
         ({"inputs": []}, "empty list"),
     ],
