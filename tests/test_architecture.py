@@ -16,7 +16,7 @@ ALLOWED = {"numpy", "onnxruntime", "runtime"} | set(sys.stdlib_module_names)
 EXTRAS = {
     "bulk": {"pyarrow", "tqdm", "ray", "pyspark"},
     "integrations": {"langchain_core", "langchain_text_splitters", "llama_index", "haystack", "chromadb"},
-    "serve": {"msgspec", "prometheus_client", "starlette", "uvicorn"},
+    "serve": {"msgspec", "prometheus_client", "starlette", "uvicorn", "zstandard"},
 }
 PUBLIC = [
     "Chunk",

@@ -212,11 +212,10 @@ class _Threads(argparse.Action):
 # Options that several commands have: one name, one type, one help text.
 
 
-def add_model(group: Any) -> None:
-    """Add --model and --verify."""
-    group.add_argument(
-        "--model", metavar="DIR", help="model folder made by python -m export (default: the bundled model)"
-    )
+def add_model(group: Any, *aliases: str) -> None:
+    """Add --model, which may have other names too, and --verify."""
+    text = "model folder made by python -m export (default: the bundled model)"
+    group.add_argument("--model", *aliases, metavar="DIR", help=text)
     group.add_argument(
         "--verify", action="store_true", help="compare the SHA-256 of the model's files before using it"
     )
@@ -238,19 +237,6 @@ def add_max_length(group: Any, text: str = "most tokens of a text (default: the 
 def add_overflow(group: Any, text: str = "what to do with a longer text (default: %(default)s)") -> None:
     """Add --overflow."""
     group.add_argument("--overflow", choices=("truncate", "error"), default="truncate", help=text)
-
-
-def add_dimensions(group: Any) -> None:
-    """Add --dimensions.
-
-    :param group: of arguments.
-    """
-    group.add_argument(
-        "--dimensions",
-        type=integer(1),
-        metavar="N",
-        help="keep the first N numbers of a vector, of a model exported with --rotate (default: all)",
-    )
 
 
 def add_no_normalize(group: Any) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from runtime.api.body import check_size
+
 from . import http
 
 if TYPE_CHECKING:
@@ -11,16 +13,21 @@ if TYPE_CHECKING:
 
 
 def respond(service: Service, request: Any) -> tuple[str, int, dict[str, str]]:
-    """
+    """Answer a request.
+
     :param service: the loaded model.
     :param request: flask.Request.
     :return: body, status and headers, which Flask takes as a response.
     """
 
     def body() -> bytes:
-        service.check_size(request.content_length or 0)  # before anything is read
+        check_size(
+            request.content_length or 0, service.context.limits.max_body_bytes
+        )  # before anything is read
         data: bytes = request.get_data(cache=False)
         return data
 
-    status, headers, text = http.respond(service, request.method, body)
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    asked = http.HttpRequest(request.method, request.path, headers, body)
+    status, headers, text = http.respond(service, asked)
     return text, status, headers

@@ -1,89 +1,63 @@
-"""One request in, one answer out: checks, limits, vectors, the JSON of the answer. Knows nothing of any platform."""
+"""The loaded model of a function, and one request in, one answer out. Knows nothing of any platform."""
 
 from __future__ import annotations
 
 import json
 import sys
 import threading
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from runtime.api import budget
-from runtime.api.encoding import encoded
+import numpy as np
+
+from runtime.api import budget, requests
+from runtime.api.context import Computation, Context, Limits, created
+from runtime.api.errors import ServiceError, error_response
 from runtime.batching import BATCH_TOKENS
 from runtime.bundled import bundled_model
+from runtime.chunking import embed_joined
 from runtime.embedder import MIN_MAX_LENGTH, Embedder
-from runtime.errors import InputError, OutOfMemoryError, TextTooLongError
-from runtime.manifest import check_dimensions, load_manifest
+from runtime.errors import OutOfMemoryError
+from runtime.manifest import load_manifest
 from runtime.resources import default_threads, rss_bytes
 
 if TYPE_CHECKING:
-    from .settings import Settings
+    from numpy.typing import NDArray
 
-IGNORED = ("model", "user")  # of OpenAI's requests; there is one model here
-FIELDS = (
-    *("input", "texts", "max_length", "overflow", "truncate", "normalized", "encoding_format", "dimensions"),
-    *IGNORED,
-)
-ENCODINGS = ("float", "base64")
-FLOAT_CHARACTERS = 16  # of a value in JSON: nine digits, sign, point, exponent, comma
-ITEM_CHARACTERS = 64  # of what stands around one vector
+    from runtime.api.routes import Prepare
 
-
-class RequestError(Exception):
-    """A request that cannot be answered: whose message, code and HTTP status the answer has."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-
-    def document(self) -> dict[str, Any]:
-        """The answer's JSON, as OpenAI's errors."""
-        return {
-            "error": {
-                "message": str(self),
-                "type": "invalid_request_error" if self.status < 500 else "server_error",
-                "code": self.code,
-                "status": self.status,
-            }
-        }
-
-
-class Request(NamedTuple):
-    """A checked request."""
-
-    texts: list[str]
-    max_length: int
-    overflow: str
-    normalize: bool
-    encoding: str
-    dimensions: int
-
-
-def item_characters(encoding: str, dimensions: int) -> int:
-    """
-    :param encoding: of ENCODINGS.
-    :param dimensions: numbers of a vector.
-    :return: characters of one vector in an answer, at most.
-    """
-    return ITEM_CHARACTERS + (
-        dimensions * FLOAT_CHARACTERS if encoding == "float" else (dimensions * 4 + 2) // 3 * 4
-    )
+    from .settings import HandlerSettings
 
 
 class Service:
     """A loaded model with its limits. One request at a time, so that the estimate of memory holds."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: HandlerSettings) -> None:
         """Load the model.
 
         :param settings: of the environment.
-        :raises JinaBertError: the model cannot be loaded, or no text at all fits into budget.
+        :raises JinaBertError: the model cannot be loaded, or no text at all fits into memory.
         """
         self.settings = settings
         self._lock = threading.Lock()
         self.embedder = Embedder(settings.model, threads=_threads(settings))
-        self.max_length = settings.max_length or self.embedder.max_tokens
+        limits = Limits(
+            self.embedder.dimension,
+            len(self.embedder.tokenizer),
+            settings.max_length or self.embedder.max_tokens,
+            settings.max_texts,
+            settings.max_request_tokens,
+            settings.max_bytes,
+            settings.max_response_bytes,
+            settings.accept_token_ids,
+            tuple(self.embedder.manifest.prompts),
+        )
+        self.context = Context(
+            self.embedder.manifest,
+            self.embedder.tokenizer,
+            limits,
+            lambda request_bytes: self.longest(request_bytes),
+            created(self.embedder.model.folder),
+        )
         self._loaded = rss_bytes()
         if self.longest(0) < MIN_MAX_LENGTH:
             assert settings.memory is not None
@@ -107,186 +81,69 @@ class Service:
 
         :param request_bytes: what the request itself takes.
         """
-        free = self.free(request_bytes)
+        free, most = self.free(request_bytes), self.context.limits.max_length
         if free is None:
-            return self.max_length
-        return budget.longest_text(free, self.max_length, self.embedder.manifest, self.embedder.threads)
+            return most
+        return budget.longest_text(free, most, self.embedder.manifest, self.embedder.threads)
 
-    def answer_json(self, body: str | bytes) -> tuple[int, dict[str, Any]]:
-        """As answer(), from the request's JSON.
-
-        :param body: JSON text; bytes are UTF-8.
-        """
-        try:
-            return self.answer(self.parse(body))
-        except RequestError as error:
-            return error.status, error.document()
-
-    def parse(self, body: str | bytes) -> Any:
-        """:raises RequestError: too large, or no JSON."""
-        self.check_size(len(body))
-        try:
-            return json.loads(body)
-        except (ValueError, RecursionError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise RequestError(400, "invalid_json", f"the body is not JSON: {reason}") from None
-
-    def check_size(self, size: int) -> None:
-        """:raises RequestError: the body has more than JINABERT_MAX_BYTES."""
-        if size > self.settings.max_bytes:
-            raise RequestError(
-                413,
-                "request_too_large",
-                f"the body has {size:,} bytes, more than {self.settings.max_bytes:,}: send fewer texts in one request",
-            )
-
-    def answer(self, document: object) -> tuple[int, dict[str, Any]]:
-        """Answer one request.
+    def answer(self, document: object) -> dict[str, Any]:
+        """Answer a request that comes without HTTP.
 
         :param document: its JSON.
-        :return: HTTP status, and the answer's JSON.
-        :raises JinaBertError: the model failed, whatever the request.
+        :return: the answer's JSON; or {"error": ...}, with the status that HTTP would have.
+        """
+        try:
+            found: dict[str, Any] = json.loads(self.respond(requests.default, document)[1])
+        except ServiceError as error:
+            status, body = error.openai()
+            found = {"error": {**body["error"], "status": status}}
+        return found
+
+    def respond(self, prepare: Prepare, document: object) -> tuple[dict[str, str], bytes]:
+        """Answer a request.
+
+        :param prepare: of its route.
+        :param document: its JSON.
+        :return: headers and body.
+        :raises ServiceError: it is not answered; what the model's failure was is on standard error.
         """
         try:
             with self._lock:
-                return 200, self._embed(self._check(document))
-        except RequestError as error:
-            return error.status, error.document()
+                content, headers = prepare(document, self.context)
+                if isinstance(content, Computation):
+                    content = content.respond(self._compute(content))
+                return headers, content
+        except ServiceError:
+            raise
+        except Exception as error:
+            raise report(error) from None
 
-    def _check(self, document: object) -> Request:
-        if not isinstance(document, dict):
-            raise _bad("invalid_request", f"the request is {_kind(document)}, not an object with input")
-        for name in document:
-            if name not in FIELDS:
-                raise _bad(
-                    "unknown_field", f"field {_shown(name)} is not known; known are {', '.join(FIELDS)}"
-                )
-        given = {name: value for name, value in document.items() if value is not None}
-        if ("input" in given) == ("texts" in given):
-            both = (
-                "both given: leave one out"
-                if "input" in given
-                else "missing: a text or a list of texts wanted"
-            )
-            raise _bad("invalid_input", f"input (or texts) {both}")
-        texts = given.get("input", given.get("texts"))
-        if isinstance(texts, str):
-            texts = [texts]
-        if not isinstance(texts, list):
-            raise _bad("invalid_input", f"input is {_kind(texts)}, not a text or a list of texts")
-        if not texts:
-            raise _bad("invalid_input", "input is an empty list: at least one text wanted")
-        for number, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise _bad("invalid_input", f"input[{number}] is {_kind(text)}, not a text")
-        if len(texts) > self.settings.max_texts:
-            raise RequestError(
-                413,
-                "too_many_texts",
-                f"{len(texts):,} texts, more than {self.settings.max_texts:,}: split the request",
-            )
-        encoding = given.get("encoding_format", "float")
-        if encoding not in ENCODINGS:
-            raise _bad(
-                "invalid_encoding_format", f"encoding_format is {_shown(encoding)}, not float or base64"
-            )
-        try:
-            dimensions = check_dimensions(self.embedder.manifest, given.get("dimensions"))
-        except InputError as error:
-            raise _bad("invalid_dimensions", str(error)) from None
-        normalize = given.get("normalized", True)
-        if not isinstance(normalize, bool):
-            raise _bad("invalid_normalized", f"normalized is {_shown(normalize)}, not true or false")
-        size = len(texts) * item_characters(encoding, dimensions)
-        if size > self.settings.max_response_bytes:
-            fit = self.settings.max_response_bytes // item_characters(encoding, dimensions)
-            remedy = f"at most {fit:,} texts"
-            if encoding == "float":
-                compact = self.settings.max_response_bytes // item_characters("base64", dimensions)
-                remedy += f", or {compact:,} with encoding_format base64"
-            raise RequestError(
-                413,
-                "response_too_large",
-                f"the vectors of {len(texts):,} texts may pass {self.settings.max_response_bytes:,} bytes: {remedy}",
-            )
-        return Request(texts, self._max_length(given), _overflow(given), normalize, encoding, dimensions)
-
-    def _max_length(self, given: dict[str, Any]) -> int:
-        value = given.get("max_length", self.max_length)
-        if type(value) is not int or not MIN_MAX_LENGTH <= value <= self.max_length:
-            raise _bad(
-                "invalid_max_length",
-                f"max_length is {_shown(value)}, not a whole number from {MIN_MAX_LENGTH} to {self.max_length:,}",
-            )
-        return value
-
-    def _embed(self, request: Request) -> dict[str, Any]:
-        held = sum(map(len, request.texts)) * budget.CHARACTER_BYTES
-        held += len(request.texts) * self.embedder.dimension * budget.VALUE_BYTES[request.encoding]
-        longest, free = self.longest(held), self.free(held)
-        batch_tokens = BATCH_TOKENS
+    def _compute(self, asked: Computation) -> NDArray[np.float32]:
+        model, free, batch_tokens = self.embedder.model, self.free(asked.request_bytes), BATCH_TOKENS
+        if asked.late:
+            window = self.longest(asked.request_bytes)
+            return embed_joined(model, asked.texts, max_length=window, normalize=asked.normalize)
         if free is not None:
-            batch_tokens = min(
-                batch_tokens, budget.batch_tokens(free, self.embedder.manifest, self.embedder.threads)
+            fits = budget.batch_tokens(free, model.manifest, self.embedder.threads)
+            batch_tokens = min(batch_tokens, fits)
+        vectors = np.empty((len(asked.texts), model.dimension), np.float32)
+
+        def work(batch: list[int], shrink: bool, batch_parallel: bool) -> None:
+            vectors[batch] = model.embed_batch(
+                [asked.texts[number] for number in batch],
+                normalize=asked.normalize,
+                skip=[asked.skip] * len(batch),
+                numbers=batch,
+                shrink=shrink,
+                batch_parallel=batch_parallel,
             )
-        tight = longest < request.max_length
-        if longest < MIN_MAX_LENGTH:
-            raise RequestError(
-                413, "out_of_memory", f"{self._memory()} for this request: send fewer texts at once"
-            )
-        try:
-            vectors, stats = self.embedder.encode(
-                request.texts,
-                # What would not fit is refused, not cut: nobody asked for that.
-                max_length=longest if tight else request.max_length,
-                overflow="error" if tight else request.overflow,
-                normalize=request.normalize,
-                dimensions=request.dimensions,
-                batch_tokens=batch_tokens,
-                return_stats=True,
-            )
-        except TextTooLongError as error:
-            if tight:
-                return self._embed_cut(request, longest, error)
-            raise RequestError(400, "text_too_long", str(error)) from None
-        except InputError as error:
-            raise RequestError(400, "invalid_input", str(error)) from None
-        except MemoryError:
-            raise RequestError(
-                413, "out_of_memory", f"{self._memory()}: send shorter or fewer texts"
-            ) from None
-        return {
-            "object": "list",
-            "data": [
-                {"object": "embedding", "index": number, "embedding": encoded(vector, request.encoding)}
-                for number, vector in enumerate(vectors)
-            ],
-            "model": self.embedder.manifest.name,
-            "usage": {
-                "prompt_tokens": stats.tokens,
-                "total_tokens": stats.tokens,
-                "truncated_texts": stats.truncated_texts,
-            },
-        }
 
-    def _embed_cut(self, request: Request, longest: int, error: TextTooLongError) -> dict[str, Any]:
-        if error.tokens > request.max_length and request.overflow == "error":
-            too_long = TextTooLongError(error.index, error.tokens, request.max_length)
-            raise RequestError(400, "text_too_long", str(too_long)) from None
-        raise RequestError(
-            413,
-            "out_of_memory",
-            f"input[{error.index}] has {error.tokens:,} tokens; {self._memory()}, enough for {longest:,}: shorten "
-            f"it, pass max_length {longest} to have it cut, or give the function more memory",
-        ) from None
-
-    def _memory(self) -> str:
-        limit = self.settings.memory
-        return "not enough memory" if limit is None else f"{limit >> 20} MB of memory"
+        model.for_each_batch(list(map(len, asked.texts)), work, batch_tokens=batch_tokens)
+        return vectors
 
 
-def _threads(settings: Settings) -> int | None:
-    """As asked for, or as many as processors and memory allow."""
+def _threads(settings: HandlerSettings) -> int | None:
+    """As asked for, or as many as CPU cores and memory allow."""
     if settings.threads is not None or settings.memory is None:
         return settings.threads
     threads = default_threads()
@@ -296,38 +153,9 @@ def _threads(settings: Settings) -> int | None:
     return budget.threads_for(settings.memory, threads, settings.max_length or manifest.max_tokens, manifest)
 
 
-def _bad(code: str, message: str) -> RequestError:
-    return RequestError(400, code, message)
-
-
-def _overflow(given: dict[str, Any]) -> str:
-    overflow, truncate = given.get("overflow"), given.get("truncate")
-    if overflow not in (None, "truncate", "error"):
-        raise _bad("invalid_overflow", f"overflow is {_shown(overflow)}, not truncate or error")
-    if truncate is None:
-        return overflow or "truncate"
-    if not isinstance(truncate, bool):
-        raise _bad("invalid_truncate", f"truncate is {_shown(truncate)}, not true or false")
-    meant = "truncate" if truncate else "error"
-    if overflow not in (None, meant):
-        raise _bad("invalid_truncate", f"overflow {overflow} and truncate {_shown(truncate)}: leave one out")
-    return meant
-
-
-def _kind(value: object) -> str:
-    kinds = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
-    return kinds.get(type(value), "a number")
-
-
-def _shown(value: object) -> str:
-    try:
-        shown = json.dumps(value)
-    except (TypeError, ValueError):
-        shown = type(value).__name__
-    return shown if len(shown) <= 60 else shown[:57] + "..."
-
-
-def report(error: Exception) -> RequestError:
-    """Print an error that is not the request's fault, and turn it into one that tells nothing of the inside."""
-    sys.stderr.write(f"{type(error).__name__}: {' '.join(str(error).split())}\n")
-    return RequestError(500, "internal_error", "the function failed; its log says why")
+def report(error: BaseException) -> ServiceError:
+    """Say on standard error what failed inside, and turn it into an error that tells nothing of it."""
+    found = error_response(error)
+    if found.status == 500:
+        sys.stderr.write(f"{type(error).__name__}: {' '.join(str(error).split())}\n")
+    return found

@@ -1,18 +1,17 @@
-"""An HTTP service for embeddings: ``python -m runtime.serve``, extra ``serve``.
+"""An HTTP service for embeddings: ``python -m runtime.serve``, extra ``serve``. README.md has its options and clients.
 
     __main__.py      the command line: options, the socket, uvicorn, SIGTERM
     settings.py      what it is told, and API keys
-    application.py   the routes
-    front.py         what every request passes: key, most requests at once, errors, counts
-    schemas.py       requests, as msgspec checks them
-    openapi.py       the same for people and tools, with the model's own limits
-    failures.py      errors in OpenAI's and in text-embeddings-inference's form
-    engine.py        model, tokenizer, limits; from texts to work
-    work.py          the texts of one request
-    lane.py          work that waits, in batches across requests, and the threads that compute
-    late.py          late chunking of a request's inputs
+    application.py   the routes of runtime/api/, over HTTP
+    middleware.py    what every request passes: CORS, key, most requests at once, errors, counts
+    decoders.py      compressed bodies
+    openapi.py       the request and response types of runtime/api/, for people and tools
+    engine.py        model, limits, two queues
+    tasks.py         what one request wants computed
+    queue.py         tasks that wait, in batches across requests, and the threads that compute
     metrics.py       for Prometheus
-    page.html        a page to try it
+    pages.py         page.html, to try it; docs.html, the OpenAPI document to read
 
-Texts that would fill a batch alone have a lane of their own, whose threads yield to the other's: see engine.py.
+What a request may say and how it is answered is in runtime/api/, which the functions (runtime/handlers/) use too. Texts
+that would fill a batch alone have a queue of their own, whose threads yield to the other's: see engine.py.
 """

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import sys
 from typing import TYPE_CHECKING
 
+from runtime.api.context import MAX_BODY_BYTES, MAX_REQUEST_TOKENS, MAX_TEXTS
 from runtime.cli import command
 from runtime.errors import InputError
 
@@ -15,13 +17,12 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from .settings import Settings
+    from .settings import ServerSettings
 
 INSTALL = 'pip install "jinabert-runtime[serve]"'
-EXTRA = ("msgspec", "prometheus_client", "starlette", "uvicorn")
-KEEP_ALIVE_SECONDS = (
-    65  # longer than the 60 that proxies keep a connection, which so never meet one just closed
-)
+EXTRA = ("msgspec", "prometheus_client", "starlette", "uvicorn", "zstandard")
+KEEP_ALIVE_SECONDS = 65  # longer than the 60 of proxies, which so never meet a connection just closed
+OPEN_FILES = 65_536  # connections that wait for a next request are files too; the usual limit is 1,024
 
 EXAMPLES = """\
 examples:
@@ -31,10 +32,11 @@ examples:
   JINABERT_API_KEY=... python -m runtime.serve --host 0.0.0.0 --port 80 --model jina-small
   python -m runtime.serve --port 0            # a free port, which the first line on standard error names
 
-paths: POST /v1/embeddings (OpenAI, Jina), POST /embed, POST /tokenize, GET /info (text-embeddings-inference),
-GET /health, GET /metrics (Prometheus), GET /openapi.json, GET / (a page to try it).
+paths: POST /v1/embeddings, GET /v1/models (OpenAI, Jina); POST /embed, /similarity, /tokenize, GET /info
+(text-embeddings-inference, whose option names mean the same here); GET /health, GET /metrics (Prometheus),
+GET /openapi.json, GET /docs, GET / (a page to try it).
 Nothing of a request is logged. SIGTERM: no new connections, those that are being answered are answered, exit 0.
-environment: JINABERT_API_KEY, a key that every request but /, /health and /openapi.json has to bring as
+environment: JINABERT_API_KEY, a key that every request but those for health and pages has to bring as
 Authorization: Bearer KEY.
 exit status: 0 ended by SIGTERM, 1 the address is taken or the machine failed, 2 an argument or the model is
 wrong, 130 Ctrl-C.
@@ -49,7 +51,13 @@ def parser() -> command.Parser:
         EXAMPLES,
     )
     add = options.add_argument
-    add("--host", metavar="ADDRESS", default="127.0.0.1", help="where to listen (default: %(default)s)")
+    add(
+        "--host",
+        "--hostname",
+        metavar="ADDRESS",
+        default="127.0.0.1",
+        help="where to listen (default: %(default)s)",
+    )
     add(
         "--port",
         metavar="N",
@@ -57,47 +65,68 @@ def parser() -> command.Parser:
         default=8080,
         help="0 for any that is free (default: %(default)s)",
     )
-    command.add_model(options)
+    command.add_model(options, "--model-id")
     command.add_threads(options)
+    add(
+        "--api-key",
+        metavar="KEY",
+        help="key that requests have to bring; other users of the machine see it in the list of processes",
+    )
     add(
         "--api-key-file",
         metavar="FILE",
         help="keys that requests may bring, one a line, besides JINABERT_API_KEY",
+    )
+    add(
+        "--cors-origin",
+        "--cors-allow-origin",
+        metavar="ORIGIN",
+        action="append",
+        default=[],
+        help="let pages of this origin call from a browser, such as https://example.com; * for any; may be repeated",
+    )
+    add(
+        "--accept-token-ids",
+        action="store_true",
+        help="inputs may be token ids of this model, as /tokenize gives them; ids of another tokenizer get vectors "
+        "that mean nothing",
     )
     limits = options.add_argument_group("limits")
     add = limits.add_argument
     command.add_max_length(limits)
     add(
         "--max-texts",
+        "--max-client-batch-size",
         type=command.integer(1),
         metavar="N",
-        default=2048,
+        default=MAX_TEXTS,
         help="most texts of a request (default: %(default)s)",
     )
     add(
         "--max-request-tokens",
         type=command.integer(3),
         metavar="N",
-        default=131_072,
+        default=MAX_REQUEST_TOKENS,
         help="most tokens of a request's texts together (default: %(default)s)",
     )
     add(
         "--max-body-bytes",
+        "--payload-limit",
         type=command.integer(2),
         metavar="N",
-        default=4 << 20,
-        help="most bytes of a request's body (default: %(default)s)",
+        default=MAX_BODY_BYTES,
+        help="most bytes of a request's body, decompressed (default: %(default)s)",
     )
     add(
         "--max-queue-tokens",
         type=command.integer(3),
         metavar="N",
-        default=262_144,
         help="most tokens that wait or are computed, for short and for long texts each; requests beyond are answered"
-        " with 429 (default: %(default)s)",
+        " with 429 (default: twice --max-request-tokens)",
     )
     add(
         "--max-requests",
+        "--max-concurrent-requests",
         type=command.integer(1),
         metavar="N",
         default=1024,
@@ -159,19 +188,26 @@ def _missing() -> str | None:
     return next((name for name in EXTRA if find_spec(name) is None), None)
 
 
-def _settings(options: argparse.Namespace) -> Settings:
+def _settings(options: argparse.Namespace) -> ServerSettings:
+    from runtime.api import cors
     from runtime.resources import MEGABYTE, memory_limit
 
-    from .settings import KEY_VARIABLE, Settings, read_keys
+    from .settings import KEY_VARIABLE, ServerSettings, read_keys
 
+    if options.max_queue_tokens is None:
+        options.max_queue_tokens = 2 * options.max_request_tokens
     if options.max_queue_tokens < options.max_request_tokens:
         raise InputError(
             f"--max-queue-tokens {options.max_queue_tokens}: less than --max-request-tokens "
             f"({options.max_request_tokens}), so such a request could never be answered; raise the one or "
             "lower the other"
         )
+    for origin in options.cors_origin:
+        problem = cors.problem(origin)
+        if problem:
+            raise InputError(f"--cors-origin {origin}: {problem}")
     limit = memory_limit() if options.memory_mb is None else options.memory_mb * MEGABYTE or None
-    return Settings(
+    return ServerSettings(
         model=options.model,
         threads=options.threads,
         verify=options.verify,
@@ -182,12 +218,14 @@ def _settings(options: argparse.Namespace) -> Settings:
         max_queue_tokens=options.max_queue_tokens,
         max_requests=options.max_requests,
         memory=limit,
-        keys=read_keys(os.environ.get(KEY_VARIABLE), options.api_key_file),
+        keys=read_keys(os.environ.get(KEY_VARIABLE), options.api_key_file, options.api_key),
         log_requests=options.log_requests,
+        accept_token_ids=options.accept_token_ids,
+        cors_origins=tuple(options.cors_origin),
     )
 
 
-def _serve(options: argparse.Namespace, settings: Settings) -> int:
+def _serve(options: argparse.Namespace, settings: ServerSettings) -> int:
     with _bind(options.host, options.port) as listener:  # first: whether the address is free is known at once
         import uvicorn
 
@@ -197,8 +235,13 @@ def _serve(options: argparse.Namespace, settings: Settings) -> int:
 
         metrics = Metrics()
         engine = Engine(settings, metrics)
+        _raise_open_files()
+        # Parser and loop are named: uvicorn would take what happens to be installed, and httptools refuses the upgrade
+        # to HTTP/2 that Java's HttpClient offers, where h11 goes on with HTTP/1.1 as it should.
         config = uvicorn.Config(
             create(engine, metrics),
+            http="h11",
+            loop="asyncio",
             access_log=False,
             log_config=None,
             server_header=False,
@@ -237,6 +280,19 @@ def _bind(host: str, port: int) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def _raise_open_files() -> None:
+    """Ask for as many open files as many connections need, where the system limits them."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _address(listener: socket.socket) -> str:

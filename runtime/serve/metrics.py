@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 if TYPE_CHECKING:
-    from .queue import Lane
+    from .queue import Queue
 
 SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 TEXTS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -36,21 +36,21 @@ class Metrics:
         )
         self.refused = Counter("jinabert_refused_requests", "Requests answered with 429", registry=registry)
         self.truncated = Counter("jinabert_truncated_texts", "Texts that were cut", registry=registry)
-        self.texts = Counter("jinabert_texts", "Texts computed", ["lane"], registry=registry)
+        self.texts = Counter("jinabert_texts", "Texts computed", ["queue"], registry=registry)
         self.tokens = Counter(
-            "jinabert_tokens", "Tokens computed, without padding", ["lane"], registry=registry
+            "jinabert_tokens", "Tokens computed, without padding", ["queue"], registry=registry
         )
         self.batch = Histogram(
-            "jinabert_batch_texts", "Texts of a batch", ["lane"], buckets=TEXTS, registry=registry
+            "jinabert_batch_texts", "Texts of a batch", ["queue"], buckets=TEXTS, registry=registry
         )
         self.queue = Gauge(
-            "jinabert_queue_tokens", "Tokens that wait or are being computed", ["lane"], registry=registry
+            "jinabert_queue_tokens", "Tokens that wait or are being computed", ["queue"], registry=registry
         )
         ProcessCollector(registry=registry)
 
-    def watch(self, lane: Lane) -> None:
-        """Show a lane's queue as it is when asked for."""
-        self.queue.labels(lane.name).set_function(lambda: lane.tokens)
+    def watch(self, queue: Queue) -> None:
+        """Show a queue as it is when asked for."""
+        self.queue.labels(queue.name).set_function(lambda: queue.tokens)
 
     def page(self) -> bytes:
         """:return: what a scrape is answered with."""

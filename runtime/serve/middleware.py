@@ -1,4 +1,4 @@
-"""What every request passes before a route sees it: API key, most requests at once, errors as JSON, counts, log."""
+"""What every request passes before a route sees it: CORS, API key, most requests at once, errors, counts, log."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
-from runtime.api.errors import ServiceError, of_model
+from runtime.api import cors, routes
+from runtime.api.errors import ServiceError, error_response
 
 from .settings import accepts
 
@@ -20,26 +21,30 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from .metrics import Metrics
-    from .settings import Settings
+    from .settings import ServerSettings
 
-OPEN_PATHS = frozenset({"/", "/health", "/openapi.json"})  # need no key: they tell nothing about use
-TEI_PATHS = frozenset({"/embed", "/tokenize", "/info", "/health"})
-PATHS = OPEN_PATHS | TEI_PATHS | {"/v1/embeddings", "/metrics"}
+# Paths that need no key, since they tell nothing about use: the pages, what describes the API, health.
+PAGES = frozenset({"/", "/docs", "/openapi.json", "/api-doc/openapi.json"})
+PUBLIC_PATHS = PAGES | {route.path for route in routes.ROUTES if route.public}
+TEI_PATHS = frozenset(route.path for route in routes.ROUTES if route.tei)
+PATHS = PUBLIC_PATHS | {route.path for route in routes.ROUTES} | {"/metrics"}
 DRAIN_BYTES = (
     64 << 20
 )  # read and thrown away of a body that is not wanted, so that the client gets its answer
 
 
-def failed(failure: ServiceError, path: str) -> JSONResponse:
+def failed(failure: ServiceError, path: str) -> Response:
     """An error in the form that clients of this path know."""
-    status, document = failure.tei() if path in TEI_PATHS else failure.openai()
-    return JSONResponse(document, status, failure.headers())
+    status, headers, body = failure.answer(tei=path in TEI_PATHS)
+    return Response(body, status, headers)
 
 
-class Front:
+class Middleware:
     """An ASGI application around another."""
 
-    def __init__(self, app: Callable[..., Awaitable[None]], settings: Settings, metrics: Metrics) -> None:
+    def __init__(
+        self, app: Callable[..., Awaitable[None]], settings: ServerSettings, metrics: Metrics
+    ) -> None:
         self.app = app
         self._settings = settings
         self._metrics = metrics
@@ -51,6 +56,7 @@ class Front:
             await self.app(scope, receive, send)
             return
         path = scope["path"]
+        shared = self._shared(scope)
         start = time.perf_counter()
         status = 0  # of the answer; stays 0 when the client left before it
 
@@ -58,7 +64,7 @@ class Front:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Content-Type-Options"] = "nosniff"
+                MutableHeaders(scope=message).update(shared)
             await send(message)
 
         try:
@@ -77,7 +83,7 @@ class Front:
         except Exception as error:
             report(error)
             if status == 0:
-                await failed(of_model(error), path)(scope, receive, sending)
+                await failed(error_response(error), path)(scope, receive, sending)
         finally:
             self._count(scope["method"], path, status, time.perf_counter() - start)
 
@@ -90,8 +96,16 @@ class Front:
             self._active -= 1
             self._metrics.active.set(self._active)
 
+    def _shared(self, scope: dict[str, Any]) -> dict[str, str]:
+        """Headers of every answer."""
+        own = {"X-Content-Type-Options": "nosniff"}
+        return own | cors.headers(self._settings.cors_origins, Headers(scope=scope))
+
     def _refusal(self, scope: dict[str, Any], path: str) -> Response | None:
-        if path not in OPEN_PATHS and self._settings.keys:
+        if scope["method"] == "OPTIONS" and self._settings.cors_origins:
+            return Response(status_code=204, headers=cors.preflight(Headers(scope=scope)))
+        open_page = path in PUBLIC_PATHS and scope["method"] in ("GET", "HEAD")
+        if not open_page and self._settings.keys:
             authorization = Headers(scope=scope).get("authorization")
             if not accepts(self._settings.keys, authorization):
                 message = "no API key given" if authorization is None else "this API key is not known"
@@ -105,7 +119,7 @@ class Front:
         return None
 
     def _count(self, method: str, path: str, status: int, seconds: float) -> None:
-        shown = path if path in PATHS else "other"
+        shown = path if path in PATHS else "/v1/models/{id}" if path.startswith(routes.MODELS) else "other"
         self._metrics.requests.labels(shown, str(status or 499)).inc()
         self._metrics.seconds.labels(shown).observe(seconds)
         if status == 0:

@@ -1,4 +1,4 @@
-"""A lane: work that waits, and threads that compute it in batches made of all requests that wait together.
+"""A queue: tasks that wait, and threads that compute them in batches made of all requests that wait together.
 
 Requests take turns batch by batch, so that a query waits for a batch of each request before it, not for all their
 texts. A batch is what batching.plan makes of the texts in reach of that turn: vectors do not depend on it.
@@ -19,7 +19,7 @@ from runtime.api.errors import ServiceError
 from runtime.errors import OutOfMemoryError, OutputError
 from runtime.model import SHRINK_BATCHES
 
-from .requests import Texts, Whole, Work
+from .tasks import IndivisibleTask, Task, TextsTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from .metrics import Metrics
 
-REACH_REQUESTS = 64  # that one batch may be made of
-REACH_TEXTS = (
+LOOKAHEAD_REQUESTS = 64  # that one batch may be made of
+LOOKAHEAD_TEXTS = (
     256  # of all of them: the more, the nearer in length; planning them takes a hundredth of the batch's time
 )
 FIRST_RATE = 4000.0  # tokens a second, until the first batch has been timed
@@ -38,21 +38,21 @@ MOST_WAIT = 60  # seconds of Retry-After
 
 
 class Waiting(NamedTuple):
-    """A request's texts in this lane that no batch has taken yet."""
+    """A request's texts in this queue that no batch has taken yet."""
 
-    work: Work
+    task: Task
     numbers: list[int]  # of its parts, shortest first
 
 
 class Batch(NamedTuple):
     """What one run computes: the longest text first."""
 
-    parts: list[tuple[Work, int]]
+    parts: list[tuple[Task, int]]
     only: bool  # nothing else waits or runs: it may have all threads
 
 
-class Lane:
-    """A queue bounded in tokens, and its threads."""
+class Queue:
+    """Tasks that wait, bounded in tokens, and the threads that compute them."""
 
     def __init__(
         self,
@@ -123,7 +123,7 @@ class Lane:
 
     @property
     def alive(self) -> bool:
-        """Whether its threads run and take work."""
+        """Whether its threads run and take task."""
         return not self._closing and all(thread.is_alive() for thread in self._threads)
 
     def check_room(self, tokens: int) -> None:
@@ -135,26 +135,26 @@ class Lane:
             wait = min(MOST_WAIT, max(1, round(over / self._rate + 0.5)))
         raise ServiceError(429, "overloaded", f"the queue is full: try again in {wait} s", retry_after=wait)
 
-    def add(self, work: Work, numbers: list[int]) -> None:
+    def add(self, task: Task, numbers: list[int]) -> None:
         """Have parts of a request computed.
 
-        :param work: whose.
+        :param task: whose.
         :param numbers: of its parts.
         :raises ServiceError: 429, they do not fit now.
         """
-        tokens = sum(work.lengths[number] for number in numbers)
+        tokens = sum(task.lengths[number] for number in numbers)
         with self._ready:
             self.check_room(tokens)
             self.tokens += tokens
-            self._waiting.append(Waiting(work, sorted(numbers, key=work.lengths.__getitem__)))
+            self._waiting.append(Waiting(task, sorted(numbers, key=task.lengths.__getitem__)))
             self._ready.notify(min(len(self._threads), len(numbers)))
 
-    def drop(self, work: Work) -> None:
+    def drop(self, task: Task) -> None:
         """Forget the parts of a request that wait; those being computed are finished for nobody."""
         with self._ready:
-            for waiting in [waiting for waiting in self._waiting if waiting.work is work]:
+            for waiting in [waiting for waiting in self._waiting if waiting.task is task]:
                 self._waiting.remove(waiting)
-                self.tokens -= sum(work.lengths[number] for number in waiting.numbers)
+                self.tokens -= sum(task.lengths[number] for number in waiting.numbers)
 
     def close(self, seconds: float) -> None:
         """End the threads after the batches they compute.
@@ -177,14 +177,14 @@ class Lane:
                     return
                 batch = self._take()
                 self._busy += 1
-            tokens = sum(work.lengths[number] for work, number in batch.parts)
-            wanted = [work.lengths[number] for work, number in batch.parts if not work.over]
+            tokens = sum(task.lengths[number] for task, number in batch.parts)
+            wanted = [task.lengths[number] for task, number in batch.parts if not task.done]
             start = time.perf_counter()
             try:
                 self._run(batch)
             except BaseException as error:
-                for work, _ in batch.parts:
-                    work.fail(error)
+                for task, _ in batch.parts:
+                    task.fail(error)
             seconds = time.perf_counter() - start
             if wanted:
                 self._metrics.batch.labels(self.name).observe(len(wanted))
@@ -198,18 +198,24 @@ class Lane:
 
     def _take(self) -> Batch:
         """The batch of the request whose turn it is, filled up with what others wait for."""
+        # The pool is what this batch may be made of: the longest texts of the request whose turn it is, then those of
+        # the requests behind it, until it holds LOOKAHEAD_TEXTS. A request's numbers are sorted by length, so the
+        # longest stand at the end of its list.
         first = self._waiting[0]
-        if isinstance(first.work, Whole):
+        if isinstance(first.task, IndivisibleTask):
             taken = [(first, first.numbers[0])]
         else:
-            longest_first = first.numbers[: -REACH_TEXTS - 1 : -1]
+            longest_first = first.numbers[: -LOOKAHEAD_TEXTS - 1 : -1]
             pool = [(first, number) for number in longest_first]
-            for position in range(1, min(len(self._waiting), REACH_REQUESTS)):
+            for position in range(1, min(len(self._waiting), LOOKAHEAD_REQUESTS)):
                 other = self._waiting[position]
-                if isinstance(other.work, Texts) and len(pool) < REACH_TEXTS:
-                    pool += [(other, number) for number in other.numbers[len(pool) - REACH_TEXTS :]]
-            seed = 0  # its longest text
-            lengths = [waiting.work.lengths[number] for waiting, number in pool]
+                if isinstance(other.task, TextsTask) and len(pool) < LOOKAHEAD_TEXTS:
+                    pool += [(other, number) for number in other.numbers[len(pool) - LOOKAHEAD_TEXTS :]]
+            # The plan puts texts of about the same length together. Of its batches, that with the longest text of the
+            # request whose turn it is (the pool's first) is taken: each turn so ends with something of that request
+            # done, and no request waits for ever behind others whose texts fit together better.
+            seed = 0
+            lengths = [waiting.task.lengths[number] for waiting, number in pool]
             plan = batching.plan(
                 lengths, batch_tokens=self._batch_tokens, max_dense_tokens=self._max_dense_tokens
             )
@@ -223,24 +229,25 @@ class Lane:
         if first.numbers:
             self._waiting.append(first)
         return Batch(
-            [(waiting.work, number) for waiting, number in taken], not self._waiting and not self._busy
+            [(waiting.task, number) for waiting, number in taken], not self._waiting and not self._busy
         )
 
     def _run(self, batch: Batch) -> None:
         assert not isinstance(self._opened, BaseException)
         model = self._opened
         assert model is not None
-        wanted = [(work, number) for work, number in batch.parts if not work.over]
-        for work, _ in wanted:
-            if isinstance(work, Whole):  # is alone in its batch
-                work.hand_in(work.compute(model))
-        parts = [(work, number) for work, number in wanted if isinstance(work, Texts)]
+        wanted = [(task, number) for task, number in batch.parts if not task.done]
+        for task, _ in wanted:
+            if isinstance(task, IndivisibleTask):  # is alone in its batch
+                task.set_result(task.compute(model))
+        parts = [(task, number) for task, number in wanted if isinstance(task, TextsTask)]
         if not parts:
             return
         try:
             vectors = model.embed_batch(
-                [work.texts[number] for work, number in parts],
-                normalize=[work.normalize for work, _ in parts],
+                [task.texts[number] for task, number in parts],
+                normalize=[task.normalize for task, _ in parts],
+                skip=[task.skip for task, _ in parts],
                 numbers=[number for _, number in parts],
                 shrink=self._shrinks(),
                 batch_parallel=self._several and not batch.only,
@@ -252,8 +259,8 @@ class Lane:
                 for part in parts:  # what fails alone fails its request, not its neighbours
                     self._run(Batch([part], only=False))
             return
-        for (work, number), vector in zip(parts, vectors, strict=True):
-            work.hand_in(number, vector)
+        for (task, number), vector in zip(parts, vectors, strict=True):
+            task.set_result(number, vector)
 
     def _shrinks(self) -> bool:
         """Whether to give memory back after this run: it is the last one of many for now."""

@@ -6,33 +6,38 @@ import hashlib
 import hmac
 from typing import NamedTuple
 
+from runtime.api.context import MAX_BODY_BYTES, MAX_REQUEST_TOKENS, MAX_TEXTS
 from runtime.errors import InputError
 
+MAX_QUEUE_TOKENS = 2 * MAX_REQUEST_TOKENS
 KEY_VARIABLE = "JINABERT_API_KEY"
 
 
-class Settings(NamedTuple):
+class ServerSettings(NamedTuple):
     """Options of the command line, checked."""
 
     model: str | None = None  # folder; None: the bundled model
     threads: int | None = None  # None: default_threads()
     verify: bool = False
     max_length: int | None = None  # tokens of a text; None: the model's
-    max_texts: int = 2048  # of a request
-    max_request_tokens: int = 131_072
-    max_body_bytes: int = 4 << 20
-    max_queue_tokens: int = 262_144  # that wait in a lane or run
+    max_texts: int = MAX_TEXTS  # of a request
+    max_request_tokens: int = MAX_REQUEST_TOKENS
+    max_body_bytes: int = MAX_BODY_BYTES
+    max_queue_tokens: int = MAX_QUEUE_TOKENS  # that wait in a queue or run
     max_requests: int = 1024  # being answered at once
     body_seconds: float = 30.0  # for a body to arrive
     memory: int | None = None  # bytes that may be used; None: no limit
     keys: tuple[bytes, ...] = ()  # SHA-256 of the API keys; empty: none asked for
     log_requests: bool = False
+    accept_token_ids: bool = False  # inputs may be ids of this model's vocabulary
+    cors_origins: tuple[str, ...] = ()  # that browsers may call from
 
 
-def read_keys(variable: str | None, path: str | None) -> tuple[bytes, ...]:
-    """API keys of the environment and of a file.
+def read_keys(variable: str | None, path: str | None, option: str | None = None) -> tuple[bytes, ...]:
+    """API keys of the environment, of the command line and of a file.
 
     :param variable: the environment variable's value; a single key. None or empty: not set.
+    :param option: the value of --api-key.
     :param path: a file with a key a line; blank lines and lines that start with # do not count.
     :return: SHA-256 of each: all of one length, so that comparing them tells nothing.
     :raises InputError: the file cannot be read or holds no key, or a key cannot be sent in a header.
@@ -40,6 +45,8 @@ def read_keys(variable: str | None, path: str | None) -> tuple[bytes, ...]:
     keys = []
     if variable:
         keys.append((variable.strip(), KEY_VARIABLE))
+    if option is not None:
+        keys.append((option, "--api-key"))
     if path is not None:
         try:
             with open(path, encoding="utf-8") as file:
@@ -53,7 +60,7 @@ def read_keys(variable: str | None, path: str | None) -> tuple[bytes, ...]:
         keys += found
     for key, where in keys:
         if not key or not key.isascii() or not key.isprintable() or " " in key:
-            raise InputError(f"{where}: a key of visible ASCII characters wanted, without spaces")
+            raise InputError(f"{where}: a key must be visible ASCII characters without spaces")
     return tuple(hashlib.sha256(key.encode("ascii")).digest() for key, _ in keys)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import json
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -13,14 +13,17 @@ import numpy as np
 import pytest
 
 from runtime import Embedder, InputError, OutOfMemoryError
+from runtime.api.encoding import EMBEDDING_TYPES
+from runtime.api.errors import ServiceError
+from runtime.api.responses import characters_of
 from runtime.handlers import aws
-from runtime.handlers.service import Service, item_characters
-from runtime.handlers.settings import Settings, from_environment
+from runtime.handlers.service import Service
+from runtime.handlers.settings import HandlerSettings, from_environment
+from tests.paths import ROOT
+from tests.serverless.events import balancer, gateway_v2, sns, sns_envelope, sqs
 
-MEGABYTE = 1 << 20
 
-
-def settings(folder: Path, **variables: str) -> Settings:
+def settings(folder: Path, **variables: str) -> HandlerSettings:
     return from_environment({"JINABERT_MODEL": str(folder), "JINABERT_MEMORY_MB": "0", **variables})
 
 
@@ -29,9 +32,14 @@ def service(tiny_folder: Path) -> Service:
     return Service(settings(tiny_folder, JINABERT_THREADS="1"))
 
 
-def test_the_answer_is_that_of_openai(service: Service, tiny: Embedder) -> None:
-    status, answer = service.answer({"input": ["hello", "hello world"], "model": "x", "user": "y"})
-    assert status == 200
+def post(service: Service, document: object, **event: Any) -> tuple[int, Any]:
+    """Over HTTP, as a Function URL does it."""
+    reply = aws.respond(service, {**gateway_v2(json.dumps(document)), **event})
+    return reply["statusCode"], json.loads(reply["body"])
+
+
+def test_the_answer_without_http_is_that_of_openai(service: Service, tiny: Embedder) -> None:
+    answer = service.answer({"input": ["hello", "hello world"], "model": "x", "user": "y"})
     assert set(answer) == {"object", "data", "model", "usage"}
     assert answer["object"] == "list"
     assert [(item["object"], item["index"]) for item in answer["data"]] == [
@@ -45,87 +53,56 @@ def test_the_answer_is_that_of_openai(service: Service, tiny: Embedder) -> None:
         == answer["usage"]["total_tokens"]
         == sum(tiny.count_tokens(["hello", "hello world"]))
     )
-    assert json.loads(json.dumps(answer)) == answer
 
 
-@pytest.mark.parametrize(
-    ("request_", "options"),
-    [
-        ({"texts": "hello"}, {}),
-        ({"input": "hello", "texts": None, "encoding_format": None}, {}),
-        ({"input": "hello world", "normalized": False}, {"normalize": False}),
-        ({"input": "hello world hello", "max_length": 4}, {"max_length": 4}),
-        ({"input": "hello world hello", "max_length": 4, "truncate": True}, {"max_length": 4}),
-        ({"input": "hello world", "overflow": "error", "truncate": False}, {"overflow": "error"}),
-        ({"input": "hello", "encoding_format": "base64", "dimensions": 16}, {}),
-    ],
-)
-def test_options(service: Service, tiny: Embedder, request_: dict[str, Any], options: dict[str, Any]) -> None:
-    status, answer = service.answer(request_)
-    assert status == 200
-    value = answer["data"][0]["embedding"]
-    vector = np.frombuffer(base64.b64decode(value), "<f4") if isinstance(value, str) else np.float32(value)
-    text = request_.get("input") or request_["texts"]
-    np.testing.assert_array_equal(vector, tiny.encode(text, **options))
+def test_an_error_without_http_has_a_status(service: Service) -> None:
+    error = service.answer({"input": "a", "max_length": 2})["error"]
+    assert (error["status"], error["code"], error["param"]) == (400, "invalid_max_length", "max_length")
+    assert service.answer(None)["error"]["status"] == 400
 
 
-@pytest.mark.parametrize(
-    ("request_", "words"),
-    [
-        (None, "null, not an object"),
-        ([], "a list, not an object"),
-        ({}, "input (or texts) missing"),
-        ({"input": "a", "texts": "b"}, "both given"),
-        ({"input": None}, "missing"),
-        ({"input": 3}, "input is a number"),
-        ({"input": {"text": "x"}}, "input is an object"),
-        ({"input": []}, "empty list"),
-        ({"input": ["a", 3]}, "input[1] is a number"),
-        ({"input": [[1, 2]]}, "input[0] is a list"),
-        ({"input": "a", "model_name": 1}, 'field "model_name" is not known'),
-        ({"input": "a", "max_length": 2}, "max_length is 2"),
-        ({"input": "a", "max_length": 1 << 40}, "max_length is"),
-        ({"input": "a", "max_length": True}, "max_length is true"),
-        ({"input": "a", "max_length": 4.0}, "max_length is 4.0"),
-        ({"input": "a", "normalized": 1}, "normalized is 1"),
-        ({"input": "a", "encoding_format": "hex"}, 'encoding_format is "hex"'),
-        ({"input": "a", "encoding_format": []}, "encoding_format is []"),
-        ({"input": "a", "overflow": "cut"}, 'overflow is "cut"'),
-        ({"input": "a", "truncate": "yes"}, 'truncate is "yes"'),
-        ({"input": "a", "overflow": "error", "truncate": True}, "leave one out"),
-        ({"input": "a", "dimensions": 8}, "dimensions=8"),
-        ({"input": "hello world hello", "max_length": 4, "overflow": "error"}, "more than max_length 4"),
-    ],
-)
-def test_what_is_wrong_is_named(service: Service, request_: object, words: str) -> None:
-    status, answer = service.answer(request_)
-    assert status == answer["error"]["status"] == 400
-    assert words in answer["error"]["message"]
-    assert answer["error"]["type"] == "invalid_request_error"
-    assert "\n" not in answer["error"]["message"]
+def test_importing_settings_loads_no_model() -> None:
+    code = (
+        "import sys, runtime.handlers.settings, runtime.handlers.aws; "
+        "print('runtime.handlers.entry' in sys.modules, 'onnxruntime' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.split()[0] == "False"
 
 
 def test_limits(tiny_folder: Path) -> None:
     small = Service(
         settings(
             tiny_folder, JINABERT_MAX_TEXTS="2", JINABERT_MAX_LENGTH="5", JINABERT_MAX_BYTES="60",
-            JINABERT_MAX_RESPONSE_BYTES="400",
+            JINABERT_MAX_RESPONSE_BYTES="400", JINABERT_MAX_REQUEST_TOKENS="8",
         )
     )  # fmt: skip
-    assert small.answer({"input": ["a"] * 3})[1]["error"]["code"] == "too_many_texts"
-    assert small.answer({"input": ["a"] * 2})[1]["error"]["code"] == "response_too_large"
-    assert small.answer({"input": ["a"] * 2, "encoding_format": "base64"})[0] == 200
-    assert small.answer({"input": "a", "max_length": 6})[0] == 400
-    assert small.answer({"input": "a a a a a a"})[1]["usage"]["total_tokens"] == 5
-    assert small.answer_json(json.dumps({"input": "a" * 60}))[0] == 413
+    assert small.answer({"input": ["a"] * 3})["error"]["code"] == "too_many_texts"
+    assert small.answer({"input": ["a"] * 2})["error"]["code"] == "response_too_large"
+    assert "usage" in small.answer({"input": ["a"] * 2, "encoding_format": "base64"})
+    assert small.answer({"input": "a", "max_length": 6})["error"]["status"] == 400
+    assert small.answer({"input": "a a a a a a"})["error"]["code"] == "text_too_long"
+    assert small.answer({"input": "a a a a a a", "truncate": True})["usage"]["total_tokens"] == 5
+    both = {"input": ["a a a"] * 2, "encoding_format": "base64"}
+    assert small.answer(both)["error"]["code"] == "too_many_tokens"
+    assert post(small, {"input": "a" * 60})[0] == 413
 
 
 def test_an_answer_takes_no_more_than_estimated(tiny_folder: Path) -> None:
     service = Service(settings(tiny_folder))
-    for encoding in ("float", "base64"):
-        answer = service.answer({"input": ["hello"] * 50, "encoding_format": encoding})[1]
+    for encoding in EMBEDDING_TYPES:
+        answer = service.answer({"input": ["hello"] * 50, "embedding_type": encoding})
         text = json.dumps(answer["data"], separators=(",", ":"))
-        assert len(text) <= 50 * item_characters(encoding, 16)
+        assert len(text) <= 50 * characters_of(16, encoding)
+
+
+def test_token_ids_where_they_are_allowed(tiny_folder: Path, tiny: Embedder) -> None:
+    service = Service(settings(tiny_folder, JINABERT_ACCEPT_TOKEN_IDS="1"))
+    ids = tiny.tokenizer.encode("hello world")
+    for given in (ids, [ids], [ids[1:-1]]):
+        vector = np.float32(service.answer({"input": given})["data"][0]["embedding"])
+        np.testing.assert_array_equal(vector, tiny.encode("hello world"))
+    assert service.answer({"input": [[10_000]]})["error"]["code"] == "invalid_token"
 
 
 def test_memory_that_is_too_little(tiny_folder: Path) -> None:
@@ -136,26 +113,23 @@ def test_memory_that_is_too_little(tiny_folder: Path) -> None:
 def test_a_text_that_does_not_fit_is_refused_not_cut(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service.settings = service.settings._replace(memory=1 << 30)
     monkeypatch.setattr(service, "longest", lambda _: 4)
-    status, answer = service.answer({"input": ["a", "hello world hello"]})
-    assert (status, answer["error"]["code"]) == (413, "out_of_memory")
-    assert "input[1] has 5 tokens; 1024 MB of memory, enough for 4" in answer["error"]["message"]
-    assert service.answer({"input": "hello world hello", "max_length": 4})[0] == 200
-    assert service.answer({"input": "hello", "overflow": "error"})[0] == 200
-    status, answer = service.answer(
-        {"input": "hello world hello hello", "max_length": 5, "overflow": "error"}
-    )
-    assert (status, answer["error"]["code"]) == (400, "text_too_long")
+    error = service.answer({"input": ["a", "hello world hello"], "truncate": True})["error"]
+    assert (error["status"], error["code"]) == (413, "out_of_memory")
+    assert "input[1] has 5 tokens; the service has memory for 4" in error["message"]
+    assert "usage" in service.answer({"input": "hello world hello", "max_length": 4})
+    assert "usage" in service.answer({"input": "hello", "overflow": "error"})
+    monkeypatch.setattr(service, "longest", lambda _: 0)
+    assert "send fewer texts" in service.answer({"input": "a"})["error"]["message"]
 
 
 def test_memory_that_runs_out_all_the_same(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise OutOfMemoryError("no")
 
-    monkeypatch.setattr(service.embedder, "encode", fail)
-    status, answer = service.answer({"input": "hello"})
-    assert (status, answer["error"]["code"]) == (413, "out_of_memory")
+    monkeypatch.setattr(service.embedder.model, "embed_batch", fail)
+    status, answer = post(service, {"input": "hello"})
+    assert (status, answer["error"]["code"]) == (503, "out_of_memory")
 
 
 def test_a_failure_inside_tells_nothing_of_it(
@@ -164,7 +138,7 @@ def test_a_failure_inside_tells_nothing_of_it(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr(service.embedder, "encode", fail)
+    monkeypatch.setattr(service.embedder.model, "embed_batch", fail)
     event = {"requestContext": {"http": {"method": "POST"}}, "body": '{"input": "a"}'}
     reply = aws.respond(service, event)
     assert reply["statusCode"] == 500
@@ -197,6 +171,7 @@ def test_a_sink_of_ones_own(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) 
     [
         ("THREADS", "0"), ("THREADS", "two"), ("WARMUP", "-1"), ("MAX_LENGTH", "2"), ("MAX_TEXTS", "1.5"),
         ("MAX_BYTES", "x"), ("MEMORY_MB", "lots"), ("CORS_ORIGIN", "example.com"), ("CORS_ORIGIN", "http://a\nb"),
+        ("CORS_ORIGIN", "https://a.example/path"), ("ACCEPT_TOKEN_IDS", "yes"), ("MAX_REQUEST_TOKENS", "2"),
         ("SINK", "module"), ("SINK", ":function"), ("THREADS", "٣"), ("MAX_TEXTS", "99999999999"),
     ],
 )  # fmt: skip
@@ -206,5 +181,56 @@ def test_variables_that_are_wrong(name: str, value: str) -> None:
 
 
 def test_empty_variables_are_not_set() -> None:
-    empty = {f"JINABERT_{name.upper()}": " " for name in Settings._fields}
+    empty = {f"JINABERT_{name.upper()}": " " for name in HandlerSettings._fields}
     assert from_environment(empty) == from_environment({})
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("path", ["/", "/health", "/ping", "/healthz"])
+def test_health_checks(service: Service, method: str, path: str) -> None:
+    for event in (
+        gateway_v2(None, method, rawPath=path),
+        balancer(method, path=path),
+        balancer(method, path=path, several=True),
+    ):
+        reply = aws.respond(service, event)
+        assert reply["statusCode"] == 200
+        assert reply["body"] == ("" if method == "HEAD" else '{"status":"ok"}')
+
+
+def test_a_balancer_gets_headers_in_the_form_it_sends(service: Service) -> None:
+    body = json.dumps({"input": "hello", "user": "me"})
+    reply = aws.respond(service, balancer("POST", body))
+    assert reply["headers"] == {"Content-Type": "application/json", "X-Ignored-Fields": "user"}
+    assert "multiValueHeaders" not in reply
+    reply = aws.respond(service, balancer("POST", body, several=True))
+    assert reply["multiValueHeaders"] == {"Content-Type": ["application/json"], "X-Ignored-Fields": ["user"]}
+    assert "headers" not in reply
+    # Its health check asks whatever path it was told, with GET.
+    assert aws.respond(service, balancer("GET", path="/v1/embeddings"))["statusCode"] == 200
+
+
+def test_sns_alone_and_inside_sqs(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
+    assert aws.respond(service, sns({"input": "hello"})) == {"answered": ["notification-0"]}
+    request = {"input": "hello world"}
+    event = sqs(sns_envelope(request), request, sns_envelope({"input": 3}), sns_envelope("{"))
+    failed = [item["itemIdentifier"] for item in aws.respond(service, event)["batchItemFailures"]]
+    assert failed == ["message-2", "message-3"]
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [answer["messageId"] for answer in printed] == ["notification-0", "message-0", "message-1"]
+    assert printed[1]["data"] == printed[2]["data"]
+    with pytest.raises(ServiceError, match="notification-0"):
+        aws.respond(service, sns({"input": 3}))
+
+
+def test_cross_origin_requests(tiny_folder: Path) -> None:
+    origins = "https://a.example, https://b.example"
+    service = Service(settings(tiny_folder, JINABERT_CORS_ORIGIN=origins))
+    asked = {"origin": "https://b.example", "access-control-request-headers": "authorization,x-stainless-os"}
+    reply = aws.respond(service, gateway_v2(None, "OPTIONS", headers=asked))
+    assert (reply["statusCode"], reply["body"]) == (204, "")
+    assert reply["headers"]["Access-Control-Allow-Origin"] == "https://b.example"
+    assert reply["headers"]["Access-Control-Allow-Headers"] == "authorization,x-stainless-os"
+    reply = aws.respond(service, gateway_v2("{", headers={"origin": "https://c.example"}))
+    assert "Access-Control-Allow-Origin" not in reply["headers"]
+    assert reply["headers"]["Vary"] == "Origin"

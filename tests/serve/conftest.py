@@ -30,7 +30,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     if missing:
         pytest.skip("the serve extra is not installed")
     with running(
-        tmp_path_factory.mktemp("served") / "log", ["--log-requests", "--max-length", str(MAX_LENGTH)]
+        tmp_path_factory.mktemp("served") / "log",
+        ["--log-requests", "--max-length", str(MAX_LENGTH), "--accept-token-ids"],
     ) as server:
         yield server
 
@@ -49,10 +50,10 @@ class Local:
         from runtime.serve.application import create
         from runtime.serve.engine import Engine
         from runtime.serve.metrics import Metrics
-        from runtime.serve.settings import Settings
+        from runtime.serve.settings import ServerSettings
 
         self.metrics = Metrics()
-        self.engine = Engine(Settings(model=str(folder), **({"threads": 1} | settings)), self.metrics)
+        self.engine = Engine(ServerSettings(model=str(folder), **({"threads": 1} | settings)), self.metrics)
         self.app = create(self.engine, self.metrics)
 
     def ask(self, method: str, path: str, **options: Any) -> Any:

@@ -22,7 +22,7 @@ Make = Callable[..., Any]
 
 
 def test_embed_of_text_embeddings_inference(tiny_folder: Path, local: Make, tiny: Embedder) -> None:
-    service = local(tiny_folder)
+    service = local(tiny_folder, accept_token_ids=True)
     texts = ["hello world", "", "abc"]
     answer = service.ask("POST", "/embed", json={"inputs": texts})
     np.testing.assert_array_equal(np.float32(answer.json()), tiny.encode(texts))
@@ -31,25 +31,6 @@ def test_embed_of_text_embeddings_inference(tiny_folder: Path, local: Make, tiny
     np.testing.assert_array_equal(
         np.float32(answer.json()), tiny.encode([texts[0], texts[2]], normalize=False)
     )
-
-
-def test_vectors_are_cut_where_the_model_allows_it(tmp_path: Path, local: Make) -> None:
-    folder = make_model(tmp_path / "truncatable", truncatable=True)
-    service, texts = local(folder), ["hello world", "abc"]
-    with Embedder(folder, threads=1) as embedder:
-        expected = embedder.encode(texts, dimensions=6)
-        raw = embedder.encode(texts, dimensions=6, normalize=False)
-    answer = service.ask("POST", "/v1/embeddings", json={"input": texts, "dimensions": 6})
-    np.testing.assert_array_equal([np.float32(item["embedding"]) for item in answer.json()["data"]], expected)
-    answer = service.ask("POST", "/embed", json={"inputs": texts, "dimensions": 6, "normalize": False})
-    np.testing.assert_array_equal(np.float32(answer.json()), raw)
-    binary = {"input": texts[0], "dimensions": 6, "embedding_type": "ubinary"}
-    answer = service.ask("POST", "/v1/embeddings", json=binary)
-    assert answer.json()["data"][0]["embedding"] == np.packbits(expected[0] > 0).tolist()
-    refused = service.ask("POST", "/v1/embeddings", json={"input": texts, "dimensions": 17})
-    assert (refused.status_code, refused.json()["error"]["param"]) == (422, "dimensions")
-    schemas = service.ask("GET", "/openapi.json").json()["components"]["schemas"]
-    assert "maximum" in str(schemas["EmbeddingRequest"]["properties"]["dimensions"])
 
 
 def test_embed_cuts_the_end_that_it_is_told(tiny_folder: Path, local: Make, tiny: Embedder) -> None:
@@ -65,19 +46,21 @@ def test_embed_cuts_the_end_that_it_is_told(tiny_folder: Path, local: Make, tiny
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "status", "words"),
     [
-        ({"prompt_name": "query"}, "prompt_name: this model has no prompts"),
-        ({"dimensions": 8}, "has 16, and its vectors cannot be cut"),
-        ({"normalize": 1}, "normalize"),
-        ({"inputs": []}, "empty list"),
+        ({"prompt_name": "query"}, 422, "prompt_name: this model has no prompts"),
+        ({"dimensions": 8}, 422, "this model has 16"),
+        ({"normalize": 1}, 422, "normalize is 1: expected true or false"),
+        ({"inputs": []}, 400, "empty list"),
+        ({"inputs": [[5]]}, 422, "token ids are refused"),
+        ({"input": "a"}, 422, "did you mean inputs?"),
     ],
 )
 def test_embed_says_what_it_does_not_do(
-    tiny_folder: Path, local: Make, options: dict[str, Any], words: str
+    tiny_folder: Path, local: Make, options: dict[str, Any], status: int, words: str
 ) -> None:
     answer = local(tiny_folder).ask("POST", "/embed", json={"inputs": "hello", **options})
-    assert answer.status_code == 422
+    assert answer.status_code == status
     assert set(answer.json()) == {"error", "error_type"}
     assert words in answer.json()["error"]
 

@@ -49,7 +49,7 @@ def test_help_names_paths_limits_and_signals() -> None:
     [
         (["--threads", "0"], "--threads 0: must be at least 1"),
         (["--port", "70000"], "--port 70000: must be at most 65,535"),
-        (["--max-queue-tokens", "10"], "less than --max-request-tokens (131072)"),
+        (["--max-queue-tokens", "10"], "less than --max-request-tokens (300000)"),
         (
             ["--api-key-file", "/nowhere"],
             "--api-key-file /nowhere: cannot be read (No such file or directory)",
@@ -86,7 +86,7 @@ def test_an_address_that_is_taken() -> None:
     assert result.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("module", ["msgspec", "prometheus_client", "starlette", "uvicorn"])
+@pytest.mark.parametrize("module", ["msgspec", "prometheus_client", "starlette", "uvicorn", "zstandard"])
 def test_without_the_extra_it_says_how_to_install_it(module: str) -> None:
     code = f"import sys, runpy; sys.modules[{module!r}] = None; runpy.run_module('runtime.serve', run_name='__main__')"
     result = subprocess.run(

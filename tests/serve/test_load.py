@@ -67,7 +67,7 @@ def test_a_full_queue_answers_429_and_short_queries_pass_a_document(
     small: Server, embedder: Embedder
 ) -> None:
     thread, answers = in_background(small, DOCUMENT)
-    wait(lambda: metric(small, 'jinabert_queue_tokens{lane="long"}') == TOKENS)
+    wait(lambda: metric(small, 'jinabert_queue_tokens{queue="long"}') == TOKENS)
     refused = post(small, DOCUMENT)
     assert refused.status_code == 429
     assert 1 <= int(refused.headers["Retry-After"]) <= 60
@@ -91,18 +91,18 @@ def test_a_full_queue_answers_429_and_short_queries_pass_a_document(
 def test_what_a_client_no_longer_waits_for_is_not_computed(tmp_path: Path) -> None:
     with running(tmp_path / "log") as server:
         thread, answers = in_background(server, DOCUMENT)
-        wait(lambda: metric(server, 'jinabert_queue_tokens{lane="long"}') == TOKENS)
+        wait(lambda: metric(server, 'jinabert_queue_tokens{queue="long"}') == TOKENS)
         body = json.dumps({"input": [DOCUMENT, "and a short one"]}).encode()
         with socket.create_connection(("127.0.0.1", server.port)) as connection:
             head = "POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
             connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-            wait(lambda: metric(server, 'jinabert_queue_tokens{lane="long"}') == 2 * TOKENS)
+            wait(lambda: metric(server, 'jinabert_queue_tokens{queue="long"}') == 2 * TOKENS)
         wait(lambda: metric(server, "jinabert_cancelled_requests_total") == 1)
-        assert metric(server, 'jinabert_queue_tokens{lane="long"}') == TOKENS
+        assert metric(server, 'jinabert_queue_tokens{queue="long"}') == TOKENS
         thread.join()
         assert answers[0].status_code == 200
         wait(lambda: metric(server, "jinabert_queue_tokens") == 0)
-        assert metric(server, 'jinabert_tokens_total{lane="long"}') == TOKENS
+        assert metric(server, 'jinabert_tokens_total{queue="long"}') == TOKENS
         assert metric(server, 'jinabert_requests_total{path="/v1/embeddings",status="499"}') == 1
         assert server.log.read_text().count("\n") == 1
 
@@ -113,7 +113,7 @@ def test_sigterm_answers_what_is_in_flight_and_nothing_new(tmp_path: Path, embed
         idle.request("GET", "/health")
         idle.getresponse().read()
         thread, answers = in_background(server, DOCUMENT)
-        wait(lambda: metric(server, 'jinabert_queue_tokens{lane="long"}') == TOKENS)
+        wait(lambda: metric(server, 'jinabert_queue_tokens{queue="long"}') == TOKENS)
         assert server.stop() == 0
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", server.port))
@@ -131,7 +131,7 @@ def test_what_takes_longer_than_the_drain_does_not_hold_up_the_end(tmp_path: Pat
             body = json.dumps({"input": ["word " * 8000] * 8}).encode()
             head = "POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
             connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-            wait(lambda: metric(server, 'jinabert_queue_tokens{lane="long"}') > 60_000)
+            wait(lambda: metric(server, 'jinabert_queue_tokens{queue="long"}') > 60_000)
             assert server.stop() == 0
             answer = connection.recv(1 << 16).decode()
         assert answer.startswith("HTTP/1.1 503 ")
@@ -142,7 +142,7 @@ def test_what_takes_longer_than_the_drain_does_not_hold_up_the_end(tmp_path: Pat
 def test_new_connections_are_refused_while_it_drains(tmp_path: Path) -> None:
     with running(tmp_path / "log", ["--drain-seconds", str(SECONDS)]) as server:
         thread, answers = in_background(server, DOCUMENT)
-        wait(lambda: metric(server, 'jinabert_queue_tokens{lane="long"}') == TOKENS)
+        wait(lambda: metric(server, 'jinabert_queue_tokens{queue="long"}') == TOKENS)
         server.process.terminate()
 
         def refused() -> bool:

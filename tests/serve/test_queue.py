@@ -16,8 +16,8 @@ from runtime.api.errors import ServiceError
 from runtime.errors import OutputError
 from runtime.model import Model
 from runtime.serve.metrics import Metrics
-from runtime.serve.queue import Lane
-from runtime.serve.requests import Texts, Whole
+from runtime.serve.queue import Queue
+from runtime.serve.tasks import IndivisibleTask, TextsTask
 
 DIMENSION = 4
 POISON = 666  # token whose text has no finite vector
@@ -46,11 +46,11 @@ class Recorder:
 
 
 class Bench:
-    """A lane of one thread with a recorder."""
+    """A queue of one thread with a recorder."""
 
     def __init__(self, max_tokens: int = 100_000) -> None:
         self.session = Recorder()
-        self.lane = Lane(
+        self.queue = Queue(
             "test",
             lambda: Model("", MANIFEST, TOKENIZER, self.session),  # type: ignore[arg-type]
             Metrics(),
@@ -60,15 +60,15 @@ class Bench:
             max_dense_tokens=None,
         )
 
-    def add(self, name: int, count: int, length: int = 10) -> tuple[Texts, threading.Event]:
+    def add(self, name: int, count: int, length: int = 10) -> tuple[TextsTask, threading.Event]:
         """A request of texts whose tokens are its name."""
-        work, done = (
-            Texts([[1, *[name] * (length - 2), 2]] * count, DIMENSION, normalize=False),
+        task, done = (
+            TextsTask([[1, *[name] * (length - 2), 2]] * count, DIMENSION, normalize=False),
             threading.Event(),
         )
-        work.done = done.set
-        self.lane.add(work, list(range(count)))
-        return work, done
+        task.on_done = done.set
+        self.queue.add(task, list(range(count)))
+        return task, done
 
 
 @pytest.fixture
@@ -82,35 +82,35 @@ def bench() -> Iterator[Callable[..., Bench]]:
     yield make
     for one in made:
         one.session.gate.set()
-        one.lane.close(60)
+        one.queue.close(60)
 
 
-def started(lane: Lane) -> None:
+def started(queue: Queue) -> None:
     """Wait until its thread has taken a batch."""
-    while lane._busy == 0:
+    while queue._busy == 0:
         threading.Event().wait(0.001)
 
 
 def test_requests_that_wait_together_share_a_batch(bench: Callable[..., Bench]) -> None:
     made = bench()
     made.add(100, 1)
-    started(made.lane)
-    works = [made.add(name, 2) for name in (101, 102, 103)]
+    started(made.queue)
+    tasks = [made.add(name, 2) for name in (101, 102, 103)]
     made.session.gate.set()
-    for work, done in works:
+    for task, done in tasks:
         assert done.wait(60)
-        assert work.error is None
+        assert task.error is None
     assert [sorted(batch) for batch in made.session.batches] == [[100], [101, 101, 102, 102, 103, 103]]
-    for name, (work, _) in zip((101, 102, 103), works, strict=True):
-        assert work.vectors.shape == (2, DIMENSION)
-        assert (work.vectors[0] > 0.7 * name).all()
-    assert made.lane.tokens == 0
+    for name, (task, _) in zip((101, 102, 103), tasks, strict=True):
+        assert task.vectors.shape == (2, DIMENSION)
+        assert (task.vectors[0] > 0.7 * name).all()
+    assert made.queue.tokens == 0
 
 
 def test_a_query_waits_for_a_batch_of_a_large_request_not_for_all_of_it(bench: Callable[..., Bench]) -> None:
     made = bench()
     _, large_done = made.add(100, 1000)
-    started(made.lane)
+    started(made.queue)
     query, query_done = made.add(101, 1, length=40)
     made.session.gate.set()
     assert query_done.wait(60)
@@ -123,7 +123,7 @@ def test_a_query_waits_for_a_batch_of_a_large_request_not_for_all_of_it(bench: C
 def test_large_requests_take_turns(bench: Callable[..., Bench]) -> None:
     made = bench()
     made.add(100, 1)
-    started(made.lane)
+    started(made.queue)
     dones = [made.add(name, 60, length=length)[1] for name, length in ((101, 400), (102, 440), (103, 480))]
     made.session.gate.set()
     assert all(done.wait(60) for done in dones)
@@ -138,48 +138,48 @@ def test_the_queue_is_bounded_and_says_when_to_come_again(bench: Callable[..., B
     assert caught.value.status == 429
     assert caught.value.retry_after is not None
     assert caught.value.retry_after >= 1
-    assert made.lane.tokens == 1000
+    assert made.queue.tokens == 1000
 
 
 def test_what_is_dropped_is_not_computed(bench: Callable[..., Bench]) -> None:
     made = bench()
     made.add(100, 1)
-    started(made.lane)
-    work, done = made.add(101, 5)
+    started(made.queue)
+    task, done = made.add(101, 5)
     _, other = made.add(102, 5)
-    work.cancel()
-    made.lane.drop(work)
+    task.cancel()
+    made.queue.drop(task)
     made.session.gate.set()
     assert other.wait(60)
     assert not done.is_set()
     assert not any(101 in batch for batch in made.session.batches)
 
 
-def test_work_in_one_piece_shares_nothing(bench: Callable[..., Bench]) -> None:
+def test_a_task_in_one_piece_shares_nothing(bench: Callable[..., Bench]) -> None:
     made = bench()
     made.add(100, 1)
-    started(made.lane)
+    started(made.queue)
     made.add(101, 3)
-    whole = Whole(10, 2, DIMENSION, lambda model: np.full((2, DIMENSION), 7, np.float32))
+    whole = IndivisibleTask(10, 2, DIMENSION, lambda model: np.full((2, DIMENSION), 7, np.float32))
     done = threading.Event()
-    whole.done = done.set
-    made.lane.add(whole, [0])
+    whole.on_done = done.set
+    made.queue.add(whole, [0])
     made.session.gate.set()
     assert done.wait(60)
     assert (whole.vectors == 7).all()
-    assert made.lane.alive
+    assert made.queue.alive
 
 
 def test_a_vector_that_is_not_finite_fails_its_request_alone(bench: Callable[..., Bench]) -> None:
     made = bench()
     made.add(100, 1)
-    started(made.lane)
-    works = [made.add(name, 2) for name in (101, POISON, 103)]
+    started(made.queue)
+    tasks = [made.add(name, 2) for name in (101, POISON, 103)]
     made.session.gate.set()
-    assert all(done.wait(60) for _, done in works)
-    assert [type(work.error) for work, _ in works] == [type(None), OutputError, type(None)]
-    assert "texts[" in str(works[1][0].error)
-    assert made.lane.tokens == 0
+    assert all(done.wait(60) for _, done in tasks)
+    assert [type(task.error) for task, _ in tasks] == [type(None), OutputError, type(None)]
+    assert "texts[" in str(tasks[1][0].error)
+    assert made.queue.tokens == 0
 
 
 def test_a_session_that_cannot_be_opened_is_an_error() -> None:
@@ -187,4 +187,4 @@ def test_a_session_that_cannot_be_opened_is_an_error() -> None:
         raise OSError("no such graph")
 
     with pytest.raises(OSError, match="no such graph"):
-        Lane("test", fail, Metrics(), runners=2, max_tokens=1, batch_tokens=1, max_dense_tokens=None)
+        Queue("test", fail, Metrics(), runners=2, max_tokens=1, batch_tokens=1, max_dense_tokens=None)

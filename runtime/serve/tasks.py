@@ -1,6 +1,6 @@
-"""What one request wants computed: the texts that wait, the vectors that are done, whom to tell.
+"""What one request wants computed: the texts that wait, the vectors that are there, whom to tell.
 
-Threads of the lanes hand in vectors; the one that hands in the last calls `done`.
+Threads of the queues set results; the one that sets the last calls `on_done`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from runtime.model import Model
 
 
-class Work:
+class Task:
     """n vectors [n, D] float32 to be made, from parts that are computed one by one."""
 
     def __init__(self, lengths: list[int], vectors: int, dimension: int) -> None:
@@ -30,9 +30,9 @@ class Work:
         self.lengths = lengths
         self.tokens = sum(lengths)
         self.vectors = np.empty((vectors, dimension), np.float32)
-        self.done: Callable[[], None] = lambda: None  # called once, from any thread
+        self.on_done: Callable[[], None] = lambda: None  # called once, from any thread
         self.error: BaseException | None = None
-        self.over = False  # answered, failed or given up: nothing of it is worth computing any more
+        self.done = False  # answered, failed or given up: nothing of it is worth computing any more
         self._lock = threading.Lock()
         self._missing = len(lengths)
 
@@ -40,19 +40,19 @@ class Work:
         """A part is done."""
         with self._lock:
             self._missing -= 1
-            if self._missing or self.over:
+            if self._missing or self.done:
                 return
-            self.over = True
-        self.done()
+            self.done = True
+        self.on_done()
 
     def fail(self, error: BaseException) -> None:
         """A part failed, and so the request does; the first error counts.
 
-        :param error: see failures.of_model.
+        :param error: see errors.error_response.
         """
         if self.cancel():
             self.error = error
-            self.done()
+            self.on_done()
 
     def cancel(self) -> bool:
         """Nobody waits any more.
@@ -60,31 +60,36 @@ class Work:
         :return: whether somebody did.
         """
         with self._lock:
-            waited, self.over = not self.over, True
+            waited, self.done = not self.done, True
         return waited
 
 
-class Texts(Work):
+class TextsTask(Task):
     """A vector a text. Each text is a part, and may share a batch with those of other requests."""
 
-    def __init__(self, texts: Sequence[NDArray[np.int32]], dimension: int, normalize: bool) -> None:
-        """
-        :param texts: ids of each text, [CLS] and [SEP] included.
+    def __init__(
+        self, texts: Sequence[NDArray[np.int32]], dimension: int, normalize: bool, skip: int = 0
+    ) -> None:
+        """Put the texts of a request together.
+
+        :param texts: ids of each text, special tokens included.
         :param dimension: D.
         :param normalize: give vectors of length 1.
+        :param skip: tokens at each text's start that pooling leaves out.
         """
         super().__init__([len(text) for text in texts], len(texts), dimension)
         self.texts = texts
         self.normalize = normalize
+        self.skip = skip
 
-    def hand_in(self, number: int, vector: NDArray[np.float32]) -> None:
+    def set_result(self, number: int, vector: NDArray[np.float32]) -> None:
         """A text's vector [D]."""
         self.vectors[number] = vector
         self.finished()
 
 
-class Whole(Work):
-    """Something that a function does in one go, with a lane's model for itself."""
+class IndivisibleTask(Task):
+    """Something that a function does in one go, with a queue's model for itself."""
 
     def __init__(
         self, tokens: int, vectors: int, dimension: int, compute: Callable[[Model], NDArray[np.float32]]
@@ -98,7 +103,7 @@ class Whole(Work):
         super().__init__([tokens], vectors, dimension)
         self.compute = compute
 
-    def hand_in(self, vectors: NDArray[np.float32]) -> None:
+    def set_result(self, vectors: NDArray[np.float32]) -> None:
         """All vectors [n, D]."""
         self.vectors = vectors
         self.finished()

@@ -1,0 +1,74 @@
+"""What the API knows of a door: the model that it serves and its limits. And what a request becomes for it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from runtime.manifest import Manifest
+    from runtime.tokenization.tokenizer import Tokenizer
+
+# What clients send when nobody told them otherwise: OpenAI's own limits are 2,048 texts and 300,000 tokens.
+MAX_TEXTS = 2048
+MAX_REQUEST_TOKENS = 300_000
+MAX_BODY_BYTES = 4 << 20
+
+
+class Limits(NamedTuple):
+    """What a request may ask for."""
+
+    dimension: int  # D, of the model
+    vocabulary: int  # token ids of the model
+    max_length: int  # tokens of a text
+    max_texts: int = MAX_TEXTS
+    max_request_tokens: int = MAX_REQUEST_TOKENS
+    max_body_bytes: int = MAX_BODY_BYTES
+    max_response_bytes: int | None = None
+    accept_token_ids: bool = False
+    prompts: tuple[str, ...] = ()  # names of the model's
+
+
+class Context(NamedTuple):
+    """A door."""
+
+    manifest: Manifest
+    tokenizer: Tokenizer
+    limits: Limits
+    longest: Callable[[int], int]  # bytes of a request -> tokens of a text that memory allows beside them
+    created: int = 0  # seconds since 1970, of the model folder
+
+
+class Computation(NamedTuple):
+    """What a door has the model compute for a request, and what then becomes of it."""
+
+    texts: list[NDArray[np.int32]]  # ids of each, special tokens included
+    normalize: bool
+    respond: Callable[[NDArray[np.float32]], bytes]  # [n, D], a vector a text -> the answer's body
+    skip: int = 0  # tokens at a text's start that pooling leaves out, see runtime/prompts.py
+    late: bool = False  # the texts are parts of one, which is read as a whole (late chunking)
+    truncated: int = 0  # texts that were cut
+    request_bytes: int = 0  # memory that request and answer take
+
+
+class Answer(NamedTuple):
+    """A prepared request: its body, or what has to be computed for it, and headers that go with it."""
+
+    content: bytes | Computation
+    headers: dict[str, str]
+
+
+def created(folder: str) -> int:
+    """When a model folder was made.
+
+    :param folder: model folder.
+    :return: seconds since 1970.
+    """
+    from runtime.manifest import MANIFEST
+
+    return int(os.stat(os.path.join(folder, MANIFEST)).st_mtime)

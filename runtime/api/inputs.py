@@ -1,0 +1,236 @@
+"""The texts of a request: from its JSON to token ids, within the limits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from . import budget
+from .errors import ServiceError, invalid, shown
+from .fields import Field, as_integer, kind
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from runtime.tokenization.tokenizer import Tokenizer
+
+    from .context import Context, Limits
+    from .fields import Schema
+
+MIN_TOKENS = 3  # [CLS], one token, [SEP]: with less memory than that nothing can be computed
+
+NO_TOKEN_IDS = (
+    "token ids are refused, since ids of another model's tokenizer would get vectors that mean nothing: send texts "
+    "(in LangChain OpenAIEmbeddings(check_embedding_ctx_length=False)); a service started with --accept-token-ids "
+    "takes this model's own ids, as /tokenize gives them"
+)
+
+Inputs = list[str | list[int]]
+
+
+class Tokens(NamedTuple):
+    """Texts as they will be run."""
+
+    texts: list[NDArray[np.int32]]  # ids of each, special tokens included
+    truncated: int  # how many were cut
+    request_bytes: int  # memory that request and answer take
+
+
+def inputs_field(name: str, **more: Any) -> Field:
+    """The field that holds the texts, checked into Inputs.
+
+    :param name: of the field.
+    """
+
+    def check(value: Any, given: str, limits: Limits) -> Inputs:
+        return _inputs(value, name, given, limits)
+
+    def own(limits: Limits) -> Schema:
+        text: Schema = {"type": "string"}
+        item: Schema = {
+            "type": "object",
+            "properties": {"text": text},
+            "required": ["text"],
+            "additionalProperties": False,
+        }
+        ids: Schema = {
+            "type": "array",
+            "items": {"type": "integer", "minimum": 0, "maximum": limits.vocabulary - 1},
+            "description": "Token ids of this model, as /tokenize gives them. Special tokens are added where they lack",
+        }
+        kinds = [text, item, *([ids] if limits.accept_token_ids else [])]
+        several = {"type": "array", "items": {"anyOf": kinds}, "minItems": 1}
+        alone = [text, item, *([{**ids, "minItems": 1}] if limits.accept_token_ids else [])]
+        return {"anyOf": [*alone, several]}
+
+    return Field(name, check, own, 'A text, {"text": a text}, or a list of these', required=True, **more)
+
+
+def texts_field(name: str, **more: Any) -> Field:
+    """A field that holds a text or texts, and never token ids."""
+
+    def check(value: Any, given: str, limits: Limits) -> list[str]:
+        found = _inputs(value, name, given, limits._replace(accept_token_ids=False))
+        return [text for text in found if isinstance(text, str)]
+
+    def own(_: Limits) -> Schema:
+        text: Schema = {"type": "string"}
+        return {"anyOf": [text, {"type": "array", "items": text, "minItems": 1}]}
+
+    return Field(name, check, own, "A text or a list of texts", required=True, **more)
+
+
+def tokens_of(
+    inputs: Inputs,
+    name: str,
+    context: Context,
+    *,
+    truncate: bool = False,
+    left: bool = False,
+    parts: bool = False,
+    max_length: int | None = None,
+    prompt: str = "",
+    value_bytes: int = budget.VALUE_BYTES["float"],
+) -> Tokens:
+    """Token ids of a request's texts.
+
+    :param inputs: each a str, or ids of this model's vocabulary; special tokens are added where they lack.
+    :param name: of the field, for messages.
+    :param context: of the door.
+    :param truncate: cut texts of more than max_length tokens instead of refusing them.
+    :param left: cut their beginning, not their end.
+    :param parts: they are read as one, in windows, so that none is too long.
+    :param max_length: tokens of a text, special tokens included; None for the longest allowed.
+    :param prompt: stands before each text.
+    :param value_bytes: memory of a number of the answer, see budget.VALUE_BYTES.
+    :raises ServiceError: 400 for a text that is too long or an id that is none, 413 for too many tokens in all or
+        for the memory there is.
+    """
+    tokenizer, limits = context.tokenizer, context.limits
+    most = min(max_length or limits.max_length, limits.max_length)
+    request_bytes = (
+        sum(map(len, inputs)) * budget.CHARACTER_BYTES + len(inputs) * limits.dimension * value_bytes
+    )
+    longest = context.longest(request_bytes)
+    if longest < MIN_TOKENS:
+        raise ServiceError(
+            413, "out_of_memory", "not enough memory for this request: send fewer texts at once", param=name
+        )
+    texts, truncated, total = [], 0, 0
+    for number, given in enumerate(inputs):
+        ids = tokenizer.encode(prompt + given) if isinstance(given, str) else _complete(given, tokenizer)
+        if len(ids) > most and not parts:
+            if not truncate:
+                raise ServiceError(
+                    400,
+                    "text_too_long",
+                    f"{name}[{number}] has {len(ids):,} tokens, more than {most:,}: shorten it, or pass truncate true "
+                    "to have it cut",
+                    param=name,
+                )
+            truncated += 1
+            ids = _without_beginning(ids, most, tokenizer) if left else tokenizer.truncate(ids, most)
+        if len(ids) > longest and not parts:
+            raise ServiceError(
+                413,
+                "out_of_memory",
+                f"{name}[{number}] has {len(ids):,} tokens; the service has memory for {longest:,}: "
+                "shorten it, or give the service more memory",
+                param=name,
+            )
+        total += len(ids)
+        check_total(total, name, limits)
+        texts.append(np.array(ids, np.int32))
+    return Tokens(texts, truncated, request_bytes)
+
+
+def check_total(total: int, name: str, limits: Limits) -> None:
+    """:raises ServiceError: 413, a request of so many tokens is too large."""
+    if total > limits.max_request_tokens:
+        raise ServiceError(
+            413,
+            "too_many_tokens",
+            f"the texts have more than {limits.max_request_tokens:,} tokens together: split the request",
+            param=name,
+        )
+
+
+def _inputs(value: Any, name: str, given: str, limits: Limits) -> Inputs:
+    if isinstance(value, (str, dict)):
+        return [_text(value, name, given)]
+    if not isinstance(value, list):
+        raise invalid(name, f"{given} is {kind(value)}: expected a text or a list of texts")
+    if not value:
+        raise ServiceError(
+            400, "empty_input", f"{given} is an empty list: expected at least one text", param=name
+        )
+    if all(isinstance(item, (int, float)) and not isinstance(item, bool) for item in value):
+        if not limits.accept_token_ids:
+            raise invalid(name, f"{given} is a list of numbers: {NO_TOKEN_IDS}", "token_ids_refused")
+        value = [value]  # token ids of one text
+    if len(value) > limits.max_texts:
+        raise ServiceError(
+            413,
+            "too_many_texts",
+            f"{len(value):,} texts, more than {limits.max_texts:,}: split the request",
+            param=name,
+        )
+    found: Inputs = []
+    for number, item in enumerate(value):
+        where = f"{given}[{number}]"
+        if isinstance(item, list):
+            if not limits.accept_token_ids:
+                raise invalid(name, f"{where} is a list: {NO_TOKEN_IDS}", "token_ids_refused")
+            found.append([_id(token, name, where, limits) for token in item])
+        elif isinstance(item, (int, float)) and not isinstance(item, bool):
+            raise invalid(
+                name,
+                f"{where} is a number: {given} mixes numbers with texts; expected texts, or token ids alone",
+            )
+        else:
+            found.append(_text(item, name, where))
+    return found
+
+
+def _text(item: Any, name: str, where: str) -> str:
+    if isinstance(item, str):
+        return item
+    if not isinstance(item, dict):
+        raise invalid(name, f"{where} is {kind(item)}: expected a text")
+    text = item.get("text")
+    others = [key for key in item if key != "text"]
+    if others:
+        raise invalid(
+            name,
+            f'{where} has the key {shown(others[0])}: only texts are embedded here, expected {{"text": a text}}',
+        )
+    if not isinstance(text, str):
+        raise invalid(name, f"{where}.text is {kind(text)}: expected a text")
+    return text
+
+
+def _id(token: Any, name: str, where: str, limits: Limits) -> int:
+    number = as_integer(token)
+    if number is None or not 0 <= number < limits.vocabulary:
+        raise invalid(
+            name,
+            f"{where} has the token {shown(token)}: expected ids of this model's vocabulary (0 to "
+            f"{limits.vocabulary - 1:,}), as /tokenize gives them; or send the text",
+            "invalid_token",
+        )
+    return number
+
+
+def _complete(ids: list[int], tokenizer: Tokenizer) -> list[int]:
+    """Token ids with the special tokens, which what /tokenize gives has or lacks."""
+    before, after = list(tokenizer.prefix), list(tokenizer.suffix)
+    start = [] if ids[: len(before)] == before else before
+    end = [] if ids[len(ids) - len(after) :] == after else after
+    return [*start, *ids, *end]
+
+
+def _without_beginning(ids: list[int], max_length: int, tokenizer: Tokenizer) -> list[int]:
+    """Cut a text's ids at its beginning; tokenizer.truncate cuts the end."""
+    own = tokenizer.strip_special(ids)
+    return [*tokenizer.prefix, *own[len(own) - (max_length - tokenizer.added_count) :], *tokenizer.suffix]
