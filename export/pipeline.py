@@ -133,7 +133,7 @@ def _run(
             reference_path,
             tokens,
             max_dense_tokens=None if baseline_scheme else graph.max_dense_tokens(heads),
-            fp32_alone_tokens=reference_alone,
+            fp32_max_dense_tokens=reference_alone,
             enforce=not baseline_scheme,
             threads=threads,
             progress=progress,

@@ -15,8 +15,8 @@ def lines(manifest: Mapping[str, Any]) -> list[str]:
     size = sum(entry["size"] for entry in files.values())
     scheme = f", scheme {manifest['scheme']}" if manifest["scheme"] else ""
     report = [
-        f"{manifest['name']}: {manifest['architecture']}, {manifest['layers']} layers, {manifest['dimension']} dimensions, "
-        f"{manifest['heads']} heads, {manifest['precision']}{scheme}",
+        f"{manifest['name']}: {manifest['architecture']}, {manifest['layers']} layers, "
+        f"{manifest['dimension']} dimensions, {manifest['heads']} heads, {manifest['precision']}{scheme}",
         f"{'files':<24}{size / 1e6:.2f} MB: "
         + ", ".join(f"{name} {entry['size']:,}" for name, entry in files.items()),
     ]

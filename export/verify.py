@@ -30,12 +30,11 @@ FP32_LENGTHS = (1, 2, 3, 8, 100, 513, 2048, 8192)  # tokens
 FP32_BATCHES = ((1, 2, 3, 8), (100, 1, 513, 8, 2), (3, 2048, 100), (2048, 1, 513))
 FP32_TOLERANCE = 1e-5  # largest difference of a component of the unit vector
 INT8_WORST_COSINE = 0.99
-BLOCK_ROWS = (
-    256  # rows of attention that torch computes at a time: 8192 x 8192 scores a head would take gigabytes
-)
-BATCH_TOKENS = 2048  # padded tokens a batch
+# Rows of attention that torch computes at a time: 8192 x 8192 scores a head would take gigabytes.
+ATTENTION_ROWS = 256
+PADDED_TOKENS = 2048  # of a batch
 ALONE_TEXTS = 32  # texts whose vector in a batch is compared with their vector alone
-MAX_DENSE_TOKENS = 512  # the longest of them
+ALONE_LONGEST = 512  # tokens of the longest of them
 ALONE_COSINE = 0.9999
 LAYER_TEXTS = 64
 LAYER_TOKENS = 128  # longest text in the layer report
@@ -93,7 +92,7 @@ def torch_mean(model: EncoderModel, ids: Sequence[int]) -> NDArray[np.float64]:
     """
     import torch
 
-    before, model.block_rows = model.block_rows, BLOCK_ROWS
+    before, model.block_rows = model.block_rows, ATTENTION_ROWS
     try:
         with torch.inference_mode():
             tokens = torch.tensor([list(ids)], dtype=torch.int64)
@@ -157,7 +156,7 @@ def verify_int8(
     texts: Sequence[Sequence[int]],
     *,
     max_dense_tokens: int | None,
-    fp32_alone_tokens: int | None,
+    fp32_max_dense_tokens: int | None,
     minimum: int = 1000,
     enforce: bool = True,
     threads: int = 2,
@@ -168,7 +167,7 @@ def verify_int8(
 
     :param texts: token ids of each text.
     :param max_dense_tokens: the int8 graph takes longer texts in a batch of one; None: any batch.
-    :param fp32_alone_tokens: the same of the fp32 graph.
+    :param fp32_max_dense_tokens: the same of the fp32 graph.
     :param minimum: how many texts there must be.
     :param enforce: refuse below ``INT8_WORST_COSINE``; off for a baseline that is only measured.
     :return: worst, 1st percentile and mean cosine, the worst text's index and length, and how close texts alone come
@@ -180,12 +179,12 @@ def verify_int8(
         raise ExportError(
             f"{len(texts):,} texts are too few to judge int8 by: at least {minimum:,} are needed"
         )
-    reference = _encode(open_session(fp32_path, threads), texts, fp32_alone_tokens, "fp32", progress)
+    reference = _encode(open_session(fp32_path, threads), texts, fp32_max_dense_tokens, "fp32", progress)
     session = open_session(path, threads)
     found = _encode(session, texts, max_dense_tokens, "int8", progress)
     cosines = (reference * found).sum(axis=1)
     sample = spread(
-        [index for index, text in enumerate(texts) if len(text) <= MAX_DENSE_TOKENS], texts, ALONE_TEXTS
+        [index for index, text in enumerate(texts) if len(text) <= ALONE_LONGEST], texts, ALONE_TEXTS
     )
     alone = min((float(found[i] @ _unit(onnx_means(session, [texts[i]])[0])) for i in sample), default=1.0)
     worst = int(cosines.argmin())
@@ -266,7 +265,7 @@ def spread(indices: Sequence[int], texts: Sequence[Sequence[int]], count: int) -
 
 
 def batches_by_length(
-    lengths: Sequence[int], max_dense_tokens: int | None, budget: int = BATCH_TOKENS
+    lengths: Sequence[int], max_dense_tokens: int | None, budget: int = PADDED_TOKENS
 ) -> Iterator[list[int]]:
     """
     :param lengths: tokens of each text.

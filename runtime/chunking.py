@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from . import pooling
 from .errors import InputError
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def encode_chunks(
     spans: Iterable[tuple[int, int]] | None,
     max_length: int,
     normalize: bool,
+    dimensions: int,
     prompt: str = "",
     skip: int = 0,
 ) -> list[Chunk]:
@@ -57,6 +59,7 @@ def encode_chunks(
         token belongs to each span that it shares a character with.
     :param max_length: most tokens of one pass; longer texts go through overlapping windows of this size.
     :param normalize: give vectors of Euclidean length 1.
+    :param dimensions: how many numbers of a vector to keep.
     :param prompt: what stands before the text; it is read with it, and no chunk's span or text holds it.
     :param skip: tokens at the start that no chunk has, see prompts.skipped_tokens. 0: the first chunk has those of the
         prompt.
@@ -82,6 +85,7 @@ def encode_chunks(
         return []
     ranges = _with_special_tokens(ranges, own, len(ids), skip)
     vectors = model.embed_ranges(ids, ranges, max_length=max_length, normalize=normalize)
+    vectors = pooling.cut(vectors, dimensions, normalize)
     return [
         Chunk(start, stop, text[start:stop], end - first, vector)
         for (start, stop), (first, end), vector in zip(spans, ranges, vectors, strict=True)

@@ -90,6 +90,7 @@ def parser() -> command.Parser:
     )
     command.add_max_length(options, "most tokens of a text, may pass the model's (default: the model's)")
     command.add_overflow(options)
+    command.add_dimensions(options)
     command.add_normalize(options)
     command.add_prompt(options)
     command.add_threads(options)
@@ -156,13 +157,15 @@ def _check(options: argparse.Namespace) -> None:
 def _embed(options: argparse.Namespace) -> int:
     from .cli import writing
     from .embedder import Embedder
+    from .manifest import check_dimensions
 
     output = writing.OutputFile(options.output, options.force) if options.output is not None else None
     try:
         with Embedder(options.model, threads=options.threads, verify=options.verify) as embedder:
             stream = output.stream if output else sys.stdout.buffer
             label = "similarity" if options.similarity else "embedding"
-            writer = writing.FORMATS[options.format](stream, label, embedder.dimension)
+            size = check_dimensions(embedder.manifest, options.dimensions)
+            writer = writing.FORMATS[options.format](stream, label, size)
             encoder = CorpusEncoder(options, embedder)
             if options.similarity:
                 _similarity(embedder, options, encoder, writer)
@@ -212,6 +215,7 @@ class CorpusEncoder:
                 normalize=True if options.similarity else options.normalize,
                 prompt_name=options.prompt_name,
                 prompt=options.prompt,
+                dimensions=options.dimensions,
                 return_stats=True,
             )
         except TextTooLongError as error:
@@ -318,6 +322,7 @@ def _chunks(embedder: Embedder, options: argparse.Namespace, encoder: CorpusEnco
             normalize=options.normalize,
             prompt_name=options.prompt_name,
             prompt=options.prompt,
+            dimensions=options.dimensions,
         )
         encoder.add(1, sum(chunk.tokens for chunk in chunks), time.perf_counter() - start)
         if chunks:

@@ -15,6 +15,7 @@ import numpy as np
 
 from . import batching, pooling
 from .errors import InputError, TextTooLongError
+from .manifest import check_dimensions
 from .model import Model, load_model
 from .prompts import NO_PROMPT, Prompt, choose_prompt, document_prompt, query_prompt, skipped_tokens
 
@@ -107,6 +108,7 @@ class Embedder:
         prompt: str | None = ...,
         max_length: int | None = ...,
         normalize: bool | None = ...,
+        dimensions: int | None = ...,
         batch_tokens: int = ...,
         overflow: str = ...,
         show_progress: bool | None = ...,
@@ -126,6 +128,7 @@ class Embedder:
         prompt: str | None = ...,
         max_length: int | None = ...,
         normalize: bool | None = ...,
+        dimensions: int | None = ...,
         batch_tokens: int = ...,
         overflow: str = ...,
         show_progress: bool | None = ...,
@@ -144,6 +147,7 @@ class Embedder:
         prompt: str | None = None,
         max_length: int | None = None,
         normalize: bool | None = None,
+        dimensions: int | None = None,
         batch_tokens: int = batching.BATCH_TOKENS,
         overflow: str = "truncate",
         show_progress: bool | None = None,
@@ -162,6 +166,8 @@ class Embedder:
         :param max_length: most tokens of a text, [CLS] and [SEP] included; None for max_tokens. It may be
             larger than max_tokens: the model extrapolates.
         :param normalize: give vectors of Euclidean length 1; None for what the model folder says.
+        :param dimensions: keep only so many numbers of each vector, the first, of which a model folder made with
+            --rotate has the most important; None for all.
         :param batch_tokens: budget of a batch in tokens (attention counted, see batching.py): time against
             memory.
         :param overflow: "truncate" keeps [CLS], the first max_length - 2 tokens and [SEP]; "error" refuses.
@@ -171,7 +177,7 @@ class Embedder:
         :param normalize_embeddings: the reference work's name of `normalize`; wins when given.
         :param convert_to_numpy: of the reference work; only True.
         :param show_progress_bar: the reference work's name of `show_progress`; wins when given.
-        :return: [D] float32 for a str, else [n, D] in the order given ([0, D] for none).
+        :return: [D] float32 for a str, else [n, D] in the order given ([0, D] for none); D is dimensions, if given.
         :raises TypeError: a text is not a str; the message names its index and type.
         :raises TextTooLongError: with overflow="error".
         :raises InputError: an argument is out of range.
@@ -179,6 +185,7 @@ class Embedder:
         """
         start = time.perf_counter()
         limit = self._limit(max_length)
+        size = check_dimensions(self.manifest, dimensions)
         chosen, skip = self._prompt(prompt_name, prompt, limit)
         _check_overflow(overflow)
         batch_tokens = check_int("batch_tokens", batch_tokens, least=1)
@@ -196,7 +203,7 @@ class Embedder:
         single = isinstance(texts, str)
         several = [texts] if isinstance(texts, str) else texts
         flat, lengths, truncated, cut = self._tokenize(several, chosen.text, limit, overflow)
-        vectors = np.empty((len(lengths), self.dimension), np.float32)
+        vectors = np.empty((len(lengths), size), np.float32)
         progress = None
         if show_progress:
             from .cli.progress import Progress
@@ -283,11 +290,12 @@ class Embedder:
         prompt: str | None = None,
         max_length: int | None = None,
         normalize: bool | None = None,
+        dimensions: int | None = None,
     ) -> list[Chunk]:
         """Late chunking: one pass over the whole text, then one vector per chunk, so that each chunk knows its
         context. A prompt stands before the whole text, and no chunk's `text` holds it.
 
-        See chunking.encode_chunks for the parameters.
+        See chunking.encode_chunks for the parameters, and encode for dimensions.
         """
         from .chunking import encode_chunks
 
@@ -304,6 +312,7 @@ class Embedder:
             spans=spans,
             max_length=limit,
             normalize=self.manifest.normalize if normalize is None else normalize,
+            dimensions=check_dimensions(self.manifest, dimensions),
         )
 
     @overload
@@ -336,9 +345,14 @@ class Embedder:
         :param a: a text, texts, a vector [D] or vectors [n, D]. Vectors need not have length 1.
         :param b: the same.
         :return: float32 [n, m]; a single text or vector on either side drops that axis.
-        :raises InputError: vectors of other than D numbers.
+        :raises InputError: vectors of other than D numbers (of other lengths than each other, where the model's can be
+            cut).
         """
         left, right = (self._vectors(side) for side in (a, b))
+        if left.shape[-1] != right.shape[-1]:
+            raise InputError(
+                f"vectors of {left.shape[-1]} and of {right.shape[-1]} numbers: give both as many (dimensions=)"
+            )
         cosines: NDArray[np.float32] = np.clip(left @ right.T, -1, 1).astype(np.float32)
         return cosines
 
@@ -403,7 +417,7 @@ class Embedder:
         starts = ends - lengths
 
         def embed(batch: list[int], shrink: bool, batch_parallel: bool) -> None:
-            vectors[batch] = self._model.embed_batch(
+            found = self._model.embed_batch(
                 [all_ids[starts[text] : ends[text]] for text in batch],
                 normalize=normalize,
                 skip=[skip] * len(batch),
@@ -411,6 +425,7 @@ class Embedder:
                 shrink=shrink,
                 batch_parallel=batch_parallel,
             )
+            vectors[batch] = pooling.cut(found, vectors.shape[1], normalize)
             if progress:
                 progress.add(len(batch), sum(lengths[text] for text in batch))
 
@@ -444,13 +459,12 @@ class Embedder:
             if not side or isinstance(side[0], str):
                 return self.encode(side, normalize=True).astype(np.float64)
         vectors = np.asarray(side, np.float64)
-        if vectors.ndim not in (1, 2) or vectors.shape[-1] != self.dimension:
+        least = 1 if self.manifest.truncatable else self.dimension
+        if vectors.ndim not in (1, 2) or not least <= vectors.shape[-1] <= self.dimension:
             raise InputError(
                 f"vectors of shape {list(vectors.shape)}: expected [{self.dimension}] or [n, {self.dimension}]"
             )
-        norms = np.sqrt((vectors * vectors).sum(axis=-1, keepdims=True))
-        unit: NDArray[np.float64] = vectors / np.maximum(norms, pooling.MIN_NORM)
-        return unit
+        return vectors / pooling.norms(vectors)[..., None]
 
 
 def _iterable(texts: object) -> Iterable[Any]:

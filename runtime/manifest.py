@@ -6,6 +6,7 @@ Not here: what the model computes (export/) and the session that runs it (sessio
 
 from __future__ import annotations
 
+import operator
 import os
 import sys
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from . import modules as declared_modules
-from .errors import ModelError
+from .errors import InputError, ModelError
 from .pooling import MODES
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Manifest(NamedTuple):
     include_prompt: bool  # False: the tokens of a prompt are left out of pooling
     modules: tuple[declared_modules.Module, ...]  # what follows pooling, without their arrays
     normalize: bool  # whether vectors have length 1 by default; encode(normalize=...) decides
+    truncatable: bool  # a vector's first numbers alone are a vector; optional in manifest.json, else false
     prompts: Mapping[str, str]  # name -> what is put before a text
     default_prompt_name: str | None  # the prompt of texts that are given none
     similarity: str  # of SIMILARITIES: how vectors are to be compared
@@ -223,6 +225,7 @@ def _checked(path: str, document: object) -> Manifest:
         include_prompt=flag("pooling.include_prompt", pooling.get("include_prompt")),
         modules=modules,
         normalize=flag("normalize", document.get("normalize")),
+        truncatable=flag("truncatable", document.get("truncatable", False)),
         prompts=prompts,
         default_prompt_name=default_prompt,
         similarity=text("similarity", document.get("similarity"), SIMILARITIES),
@@ -239,6 +242,32 @@ def _checked(path: str, document: object) -> Manifest:
             f"{path}: damaged or edited (its checksum is not that of its content): {EXPORT_AGAIN}"
         )
     return manifest
+
+
+def check_dimensions(manifest: Manifest, dimensions: object) -> int:
+    """Decide how many numbers a vector gets.
+
+    :param manifest: of the model.
+    :param dimensions: how many were asked for; None for all.
+    :return: from 1 to the model's dimension.
+    :raises InputError: no such number, or fewer of a model whose vectors cannot be cut.
+    """
+    if dimensions is None:
+        return manifest.dimension
+    try:
+        if isinstance(dimensions, bool):
+            raise TypeError
+        number = operator.index(dimensions)  # type: ignore[arg-type]
+    except TypeError:
+        number = 0
+    if not 1 <= number <= manifest.dimension:
+        raise InputError(f"dimensions={dimensions!r}: expected an integer from 1 to {manifest.dimension}")
+    if number < manifest.dimension and not manifest.truncatable:
+        raise InputError(
+            f"dimensions={number}: {manifest.name} has {manifest.dimension}, and its vectors cannot be cut: leave "
+            "it out, or make a model folder that can with `python -m export ... --rotate`"
+        )
+    return number
 
 
 def content_checksum(document: Mapping[str, Any]) -> str:

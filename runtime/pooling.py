@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-BLOCK_ROWS = 32  # rows added in float32 before the float64 accumulator takes over
+SUM_ROWS = 32  # rows added in float32 before the float64 accumulator takes over
 MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 WEIGHTED_ROWS = 256  # rows that weightedmean widens to float64 at a time
 MIN_NORM = 1e-12  # as torch.nn.functional.normalize: a zero vector stays zero
 
 
 def segment_sums(rows: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Sum token vectors: float32 inside blocks of BLOCK_ROWS rows, float64 over the blocks.
+    """Sum token vectors: float32 inside blocks of SUM_ROWS rows, float64 over the blocks.
 
     The additions of one text come in the order of its tokens, whatever G is.
 
@@ -33,10 +33,10 @@ def segment_sums(rows: NDArray[np.float32]) -> NDArray[np.float64]:
     :return: [G, D] float64, with an error near that of a float64 sum at a quarter of its time.
     """
     count, length, width = rows.shape
-    full = length // BLOCK_ROWS * BLOCK_ROWS  # rows in full blocks
+    full = length // SUM_ROWS * SUM_ROWS  # rows in full blocks
     sums: NDArray[np.float64] = np.add.reduce(rows[:, full:], axis=1).astype(np.float64)  # zeros for no rows
     if full:
-        blocks = np.add.reduce(rows[:, :full].reshape(count, -1, BLOCK_ROWS, width), axis=2)
+        blocks = np.add.reduce(rows[:, :full].reshape(count, -1, SUM_ROWS, width), axis=2)
         sums += np.add.reduce(blocks.astype(np.float64), axis=1)
     return sums
 
@@ -66,10 +66,33 @@ def normalize(vectors: NDArray[np.float64], unit_length: bool | Sequence[bool]) 
     """
     with np.errstate(over="ignore", invalid="ignore"):  # found by check_finite
         if np.any(unit_length):
-            norms = np.sqrt(np.add.reduce(vectors * vectors, axis=1))
-            divisors = np.where(unit_length, np.maximum(norms, MIN_NORM), 1.0)
-            vectors = vectors / divisors[:, None]
+            vectors = vectors / np.where(unit_length, norms(vectors), 1.0)[..., None]
         return vectors.astype(np.float32)
+
+
+def norms(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Compute Euclidean lengths to divide by: at least MIN_NORM.
+
+    :param vectors: [..., D].
+    :return: [...].
+    """
+    lengths: NDArray[np.float64] = np.maximum(np.sqrt(np.add.reduce(vectors * vectors, axis=-1)), MIN_NORM)
+    return lengths
+
+
+def cut(
+    vectors: NDArray[np.float32], dimensions: int, unit_length: bool | Sequence[bool]
+) -> NDArray[np.float32]:
+    """Keep the first numbers of vectors, and scale what is left to Euclidean length 1 again where asked for.
+
+    :param vectors: [B, D] float32.
+    :param dimensions: how many to keep, from 1 to D. D changes nothing.
+    :param unit_length: as in normalize.
+    :return: [B, dimensions] float32.
+    """
+    if dimensions == vectors.shape[1]:
+        return vectors
+    return normalize(vectors[:, :dimensions].astype(np.float64), unit_length)
 
 
 def check_finite(vectors: NDArray[np.float32], label: str, numbers: Sequence[int]) -> None:

@@ -38,7 +38,7 @@ def load_pairs(path: Path) -> ScoredPairs:
     :raises ExportError: the file is of another form.
     """
     try:
-        rows = [line.rstrip("\n").split("\t") for line in path.open(encoding="utf-8")]
+        rows = [line.split("\t") for line in path.read_text(encoding="utf-8").rstrip("\n").split("\n")]
         return [float(row[0]) for row in rows], [row[1] for row in rows], [row[2] for row in rows]
     except (OSError, ValueError, IndexError) as error:
         raise ExportError(f"{path} is not score TAB sentence TAB sentence: {error}") from None

@@ -13,6 +13,7 @@ from torch.nn import functional
 from transformers import BertModel
 
 from export.config import read_json
+from export.distill.corpus import CLS, SEP
 from export.errors import ExportError
 
 __all__ = [
@@ -24,7 +25,6 @@ __all__ = [
 ]
 
 WINDOW = 254  # tokens of a document that the first teacher sees at a time, [CLS] and [SEP] aside
-CLS, SEP = 101, 102
 
 
 def first_teacher(folder: Path, *, attentions: bool = False) -> BertModel:

@@ -108,6 +108,12 @@ def parser() -> argparse.ArgumentParser:
         default="truncate",
         help="a longer text is cut, or rejected (default: %(default)s)",
     )
+    add(
+        "--dimensions",
+        type=int,
+        metavar="N",
+        help="keep the first N numbers of a vector, of a model exported with --rotate (default: all)",
+    )
     add("--no-normalize", action="store_true", help="leave vectors at their length instead of making it 1")
 
     group = options.add_argument_group("output")

@@ -69,6 +69,7 @@ class Job:
     max_length: int
     overflow: str
     normalize: bool
+    dimensions: int  # numbers of a vector
     # where to
     output: str
     format: str  # parquet, npy
@@ -88,6 +89,7 @@ class Job:
             "max_length": self.max_length,
             "overflow": self.overflow,
             "normalize": self.normalize,
+            "dimensions": self.dimensions,
             "format": self.format,
             "dtype": self.dtype,
             "vector_column": self.vector_column if self.format == "parquet" else None,

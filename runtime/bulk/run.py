@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from runtime.bundled import bundled_model
 from runtime.embedder import MIN_MAX_LENGTH
 from runtime.errors import InputError
-from runtime.manifest import check_files, load_manifest
+from runtime.manifest import check_dimensions, check_files, load_manifest
 
 from . import columns, filters, inputs, layout, processes
 from .job import Job
@@ -131,6 +131,7 @@ def _job(options: argparse.Namespace, files: Files, model: ModelManifest) -> Job
         max_length=options.max_length or model.max_tokens,
         overflow=options.overflow,
         normalize=not options.no_normalize,
+        dimensions=check_dimensions(model, options.dimensions),
         output=_absolute(options.output),
         format=options.format,
         dtype=options.dtype,

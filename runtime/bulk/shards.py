@@ -78,7 +78,11 @@ def embed_shard(
             tokens = 0
             if good.texts:
                 vectors, stats = embedder.encode(
-                    good.texts, max_length=job.max_length, normalize=job.normalize, return_stats=True
+                    good.texts,
+                    max_length=job.max_length,
+                    normalize=job.normalize,
+                    dimensions=job.dimensions,
+                    return_stats=True,
                 )
                 writer.write(_as(vectors, job.dtype), good.table)
                 tokens = stats.tokens
@@ -140,7 +144,7 @@ class ParquetWriter:
     def __init__(self, job: Job, shard: Shard, target: Storage, embedder: Embedder) -> None:
         self._job, self._target = job, target
         self._name = PART.format(shard.number) + ".parquet"
-        self._dimension = embedder.dimension
+        self._dimension = job.dimensions
         about = {"model": embedder.manifest.name, "checksum": job.model_checksum, "normalize": job.normalize}
         self._about = {"jinabert-runtime": json.dumps(about)}
         self._context: Any = None

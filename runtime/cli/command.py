@@ -239,6 +239,19 @@ def add_overflow(group: Any, text: str = "what to do with a longer text (default
     group.add_argument("--overflow", choices=("truncate", "error"), default="truncate", help=text)
 
 
+def add_dimensions(group: Any) -> None:
+    """Add --dimensions.
+
+    :param group: of arguments.
+    """
+    group.add_argument(
+        "--dimensions",
+        type=integer(1),
+        metavar="N",
+        help="keep the first N numbers of a vector, of a model exported with --rotate (default: all)",
+    )
+
+
 def add_no_normalize(group: Any) -> None:
     """Add --no-normalize."""
     group.add_argument(

@@ -17,7 +17,8 @@ import numpy as np
 from runtime.batching import pad
 from runtime.errors import InputError
 from runtime.integrations import shared_embedder
-from runtime.manifest import SIMILARITIES
+from runtime.manifest import SIMILARITIES, check_dimensions
+from runtime.pooling import norms
 from runtime.prompts import DOCUMENT_NAMES
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class SentenceTransformer:
             the first of "document", "passage" and "corpus".
         :param default_prompt_name: the one that encode uses when told none; None for the model folder's, if any.
         :param similarity_fn_name: "cosine", "dot", "euclidean" or "manhattan"; None for what the model folder says.
-        :param truncate_dim: None or the model's own dimension, see encode.
+        :param truncate_dim: what encode does by default; see there.
         :param threads: as in Embedder.
         :raises ModelError: the folder or a file in it is missing, damaged or of another kind.
         :raises InputError: an argument is none of the above.
@@ -75,7 +76,8 @@ class SentenceTransformer:
         self.similarity_fn_name = similarity_fn_name or manifest.similarity
         self.device = "cpu"
         self.max_seq_length = self.embedder.max_tokens  # tokens after which a text is cut; may be set
-        self._check_dimension(truncate_dim)
+        check_dimensions(self.embedder.manifest, truncate_dim)
+        self.truncate_dim = truncate_dim
         if default_prompt_name is not None:
             self._prompt(default_prompt_name)
 
@@ -116,7 +118,8 @@ class SentenceTransformer:
         :param convert_to_tensor: refused, as there is no torch.
         :param device: None or "cpu".
         :param normalize_embeddings: give vectors of length 1; None for what the model folder says.
-        :param truncate_dim: None or D. Less is refused: the model was not trained for its first numbers to stand alone.
+        :param truncate_dim: keep only the first so many numbers of each vector, of a model exported with --rotate; None
+            for what the model was made with.
         :param ranges: for int8 and uint8: [2, D], the least and the greatest value of each number over a sample of
             texts; None for those of the sentences at hand.
         :return: [n, D] float32, [n, D] int8 or uint8, or [n, D / 8] int8 or uint8; without the first axis for a str.
@@ -124,7 +127,7 @@ class SentenceTransformer:
         :raises InputError: an argument is out of range or cannot be had here.
         """
         _check_device(device)
-        self._check_dimension(truncate_dim)
+        dimensions = self.truncate_dim if truncate_dim is None else truncate_dim
         if convert_to_tensor:
             raise InputError(
                 "convert_to_tensor=True: there is no torch here; torch.from_numpy(model.encode(...)) makes a tensor"
@@ -142,7 +145,9 @@ class SentenceTransformer:
         if output_value != "sentence_embedding":
             if precision != "float32":
                 raise InputError(f"precision={precision!r}: only sentence embeddings are quantised")
-            found = [self._tokens(text, before, output_value, normalize_embeddings) for text in texts]
+            found = [
+                self._tokens(text, before, output_value, normalize_embeddings, dimensions) for text in texts
+            ]
             return found[0] if single else found
 
         vectors = self.embedder.encode(
@@ -150,6 +155,7 @@ class SentenceTransformer:
             prompt=before,
             max_length=self.max_seq_length,
             normalize=normalize_embeddings,
+            dimensions=dimensions,
             batch_size=batch_size,
             show_progress=show_progress_bar,
         )
@@ -219,7 +225,7 @@ class SentenceTransformer:
 
     def get_sentence_embedding_dimension(self) -> int:
         """:return: D, the length of a vector."""
-        return self.embedder.dimension
+        return self.truncate_dim or self.embedder.dimension
 
     get_embedding_dimension = get_sentence_embedding_dimension
 
@@ -243,12 +249,18 @@ class SentenceTransformer:
     def __repr__(self) -> str:
         return f"SentenceTransformer({self.embedder!r})"
 
-    def _tokens(self, text: str, prompt: str, output_value: str | None, normalize: bool | None) -> Any:
+    def _tokens(
+        self, text: str, prompt: str, output_value: str | None, normalize: bool | None, dimensions: int | None
+    ) -> Any:
         tokens = self.embedder.encode_tokens(text, prompt=prompt, max_length=self.max_seq_length)
         if output_value == "token_embeddings":
             return tokens.vectors
         vector = self.embedder.encode(
-            text, prompt=prompt, max_length=self.max_seq_length, normalize=normalize
+            text,
+            prompt=prompt,
+            max_length=self.max_seq_length,
+            normalize=normalize,
+            dimensions=dimensions,
         )
         return {"token_embeddings": tokens.vectors, "input_ids": tokens.ids, "sentence_embedding": vector}
 
@@ -261,19 +273,13 @@ class SentenceTransformer:
             )
         return self.prompts[name]
 
-    def _check_dimension(self, truncate_dim: int | None) -> None:
-        if truncate_dim not in (None, self.embedder.dimension):
-            raise InputError(
-                f"truncate_dim={truncate_dim!r}: this model was not trained for the first numbers of its vectors to "
-                f"stand alone (Matryoshka); take all {self.embedder.dimension}, and precision='int8' or 'binary' to "
-                "save room"
-            )
+    def _first(self, *names: str) -> str | None:
+        return next((name for name in names if self.prompts.get(name)), None)
 
     def _comparable(self, embeddings: ArrayLike) -> NDArray[np.float64]:
         vectors = np.atleast_2d(np.asarray(embeddings, np.float64))
         if self.similarity_fn_name == "cosine":
-            norms = np.sqrt((vectors * vectors).sum(axis=1, keepdims=True))
-            vectors = vectors / np.maximum(norms, 1e-12)
+            vectors = vectors / norms(vectors)[:, None]
         return vectors
 
 

@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.bench.shapes import SHAPES
 from tests.paths import SHARED
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ OF_THE_EMBEDDED = {"documents", "quality", "rag", "serve", "bulk", "memory"}
 EXAMPLES = """\
 examples:
   python -m tests.bench throughput --case stsb --rounds 3
+  python -m tests.bench throughput --shape base --rounds 3
   python -m tests.bench quality --systems int8,minilm --sets stsb_test,cranfield
   python -m tests.bench data && python -m tests.bench documents
   python -m tests.bench all --output ~/figures
@@ -91,6 +93,11 @@ def parser() -> argparse.ArgumentParser:
         default=SHARED / "model" / "jinabert-small-distilled",
         help="what the model was exported from (default: ../shared/model/jinabert-small-distilled)",
     )
+    options.add_argument(
+        "--shape",
+        choices=SHAPES,
+        help="a checkpoint with seeded weights of that shape, made on the spot, instead of --checkpoint",
+    )
     for names, what in ((("--peer", "--systems"), "peers"), (("--case", "--sets"), "cases")):
         options.add_argument(
             *names,
@@ -134,7 +141,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from tests.bench.artifacts import Artifacts, CheckpointError
     from tests.bench.harness import machine
     from tests.bench.settings import Settings, SettingsError
+    from tests.bench.shapes import seeded_checkpoint
 
+    if options.shape:
+        options.checkpoint = seeded_checkpoint(options.shape)
     folder = options.output or environments.CACHE / "results"
     names = list(BENCHMARKS) if options.name == "all" else [options.name]
     passed = True
@@ -147,7 +157,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             measure: Callable[[Settings], Result] = getattr(import_module(f"tests.bench.{module}"), function)
             start = time.perf_counter()
             try:
-                model = options.model or (Path(bundled_model()) if name in OF_THE_EMBEDDED else None)
+                own = name in OF_THE_EMBEDDED and not options.shape
+                model = options.model or (Path(bundled_model()) if own else None)
                 settings = Settings(
                     artifacts=Artifacts(options.checkpoint, model),
                     threads=threads,

@@ -25,8 +25,7 @@ from tests.bench.settings import Settings
 __all__ = ["NAMES", "System", "load", "run_padded"]
 
 BATCH_TEXTS = 32
-BATCH_TOKENS = 4096  # padded; a longer text runs alone
-BLOCK_ROWS = 256  # rows of attention that torch computes at a time in texts longer than that
+TORCH_BATCH_TOKENS = 4096  # padded; a longer text runs alone
 Encode = Callable[[list[str]], NDArray[np.float32]]
 
 
@@ -65,7 +64,7 @@ def run_padded(
     means: list[NDArray[np.float32]] = []
     while len(means) < len(order):
         batch = order[len(means) : len(means) + BATCH_TEXTS]
-        while len(batch) > 1 and len(batch) * len(texts[batch[-1]]) > BATCH_TOKENS:
+        while len(batch) > 1 and len(batch) * len(texts[batch[-1]]) > TORCH_BATCH_TOKENS:
             batch.pop()
         ids = np.full((len(batch), len(texts[batch[-1]])), pad, np.int64)
         mask = np.zeros_like(ids)
@@ -83,12 +82,13 @@ def _torch(settings: Settings, stack: ExitStack) -> System:
     import torch
 
     from export import checkpoint
+    from export.verify import ATTENTION_ROWS
 
     torch.set_num_threads(settings.threads)
     model = checkpoint.load_model(settings.artifacts.checkpoint)
 
     def run(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
-        model.block_rows = BLOCK_ROWS if ids.shape[1] > BLOCK_ROWS else None
+        model.block_rows = ATTENTION_ROWS if ids.shape[1] > ATTENTION_ROWS else None
         with torch.inference_mode():
             hidden = model(torch.from_numpy(ids), torch.from_numpy(mask), return_dict=False)[0]
         return np.asarray(hidden)

@@ -123,7 +123,7 @@ def test_evaluate_names_a_set_that_there_is_not() -> None:
 
 def test_a_text_has_the_same_mean_in_any_batch() -> None:
     def run(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
-        assert ids.size <= systems.BATCH_TOKENS or len(ids) == 1
+        assert ids.size <= systems.TORCH_BATCH_TOKENS or len(ids) == 1
         assert (ids[mask == 0] == 7).all()
         return np.stack([ids, ids**2], axis=-1).astype(np.float32)
 

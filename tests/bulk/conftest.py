@@ -160,7 +160,7 @@ def bulk(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Bulk:
     monkeypatch.setattr(processes, "run", here)
 
     def run(*arguments: str | Path) -> int:
-        return main([*map(str, arguments), "--model", str(tiny_folder)])
+        return main(["--model", str(tiny_folder), *map(str, arguments)])
 
     return run
 

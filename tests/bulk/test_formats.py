@@ -12,6 +12,7 @@ import pytest
 
 from runtime import Embedder
 from tests.bulk.conftest import Bulk, content, manifest, read, rejects, table, vectors, write_parquet
+from tests.tiny import make_model
 
 pa = pytest.importorskip("pyarrow", reason='needs pip install "jinabert-runtime[bulk]"')
 pq = pytest.importorskip("pyarrow.parquet")
@@ -225,3 +226,20 @@ def test_vectors_take_no_compression_and_no_dictionary(data: Any, bulk: Bulk, tm
     assert columns["embedding.list.element"].compression == "UNCOMPRESSED"
     assert not columns["embedding.list.element"].has_dictionary_page
     assert columns["row"].compression == "ZSTD"
+
+
+def test_vectors_are_cut_where_the_model_allows_it(data: Any, bulk: Bulk, tmp_path: Path) -> None:
+    model = make_model(tmp_path / "truncatable", truncatable=True)
+    source = write_parquet(tmp_path / "corpus.parquet", data)
+    for format_ in ("parquet", "npy"):
+        options = ["--model", model, "--dimensions", "6", "--id-column", "id", "--format", format_]
+        assert bulk(source, "--output", tmp_path / format_, *options) == 0
+        assert manifest(tmp_path / format_)["options"]["dimensions"] == 6
+    with Embedder(model, threads=1) as embedder:
+        expected = embedder.encode(data["text"].to_pylist(), dimensions=6)
+    found = read(tmp_path / "parquet")
+    assert found.schema.field("embedding").type == pa.list_(pa.float32(), 6)
+    assert np.array_equal(vectors(found), expected)
+    parts = sorted((tmp_path / "npy").glob("part-*[0-9].npy"))
+    assert np.array_equal(np.concatenate([np.load(part) for part in parts]), expected)
+    assert bulk(source, "--output", tmp_path / "refused", "--model", model, "--dimensions", "17") == 2

@@ -92,7 +92,7 @@ def test_a_graph_that_gives_nan_is_refused(
         verify.verify_fp32(model, broken, STREAM, longest=8)
     with pytest.raises(ExportError, match="not finite"):
         verify.verify_int8(
-            broken, plain, random_texts(10), max_dense_tokens=None, fp32_alone_tokens=None, minimum=1
+            broken, plain, random_texts(10), max_dense_tokens=None, fp32_max_dense_tokens=None, minimum=1
         )
 
 
@@ -105,7 +105,7 @@ def test_a_file_that_is_no_graph_is_one_line(tmp_path: Path) -> None:
 
 def test_int8_figures_of_the_same_graph_are_perfect(plain: Path) -> None:
     batch = random_texts(1000)
-    figures = verify.verify_int8(plain, plain, batch, max_dense_tokens=20, fp32_alone_tokens=None)
+    figures = verify.verify_int8(plain, plain, batch, max_dense_tokens=20, fp32_max_dense_tokens=None)
     assert (figures["texts"], figures["tokens"]) == (1000, sum(map(len, batch)))
     assert figures["worst"] >= 0.999999
     assert figures["longest_tokens"] == max(map(len, batch))
@@ -113,7 +113,7 @@ def test_int8_figures_of_the_same_graph_are_perfect(plain: Path) -> None:
 
 def test_int8_too_far_from_fp32_is_refused_and_a_baseline_only_measured(plain: Path, tmp_path: Path) -> None:
     far = changed(plain, tmp_path / "far.onnx", 30.0)
-    arguments = {"max_dense_tokens": None, "fp32_alone_tokens": None, "minimum": 50}
+    arguments = {"max_dense_tokens": None, "fp32_max_dense_tokens": None, "minimum": 50}
     with pytest.raises(ExportError, match=r"int8 is too far from fp32: text \d+ .*at least 0.99 is needed"):
         verify.verify_int8(far, plain, random_texts(50), **arguments)
     figures = verify.verify_int8(far, plain, random_texts(50), **arguments, enforce=False)
@@ -123,7 +123,7 @@ def test_int8_too_far_from_fp32_is_refused_and_a_baseline_only_measured(plain: P
 
 def test_int8_is_never_judged_on_too_few_texts(plain: Path) -> None:
     with pytest.raises(ExportError, match="999 texts are too few"):
-        verify.verify_int8(plain, plain, random_texts(999), max_dense_tokens=None, fp32_alone_tokens=None)
+        verify.verify_int8(plain, plain, random_texts(999), max_dense_tokens=None, fp32_max_dense_tokens=None)
 
 
 def test_layer_report_puts_the_costliest_product_first(plain: Path, tmp_path: Path) -> None:
@@ -196,7 +196,8 @@ SMALL = "jinaai/jina-embeddings-v2-small-en"
 
 def test_report_names_the_figures() -> None:
     manifest = {
-        "name": "tiny", "architecture": "t5", "layers": 2, "dimension": 64, "heads": 4, "precision": "int8", "scheme": "per-token",
+        "name": "tiny", "architecture": "t5", "layers": 2, "dimension": 64, "heads": 4, "precision": "int8",
+        "scheme": "per-token",
         "modules": [], "prompts": {}, "notes": [], "pooling": {"modes": ["mean"]}, "normalize": True,
         "max_tokens": 512, "default_prompt_name": None,
         "files": {"model.onnx": {"size": 1_500_000}, "vocab.txt": {"size": 500_000}},
