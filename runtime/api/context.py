@@ -32,6 +32,7 @@ class Limits(NamedTuple):
     max_response_bytes: int | None = None
     accept_token_ids: bool = False
     prompts: tuple[str, ...] = ()  # names of the model's
+    truncatable: bool = False  # its vectors may be cut
 
 
 class Context(NamedTuple):

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from runtime import pooling
 from runtime.chunking import joined_length
+from runtime.errors import InputError
+from runtime.manifest import check_dimensions
 from runtime.prompts import skipped_tokens
 
 from . import budget, responses
@@ -52,22 +55,25 @@ DIRECTIONS = ("right", "left", "Right", "Left")
 
 
 def _dimensions() -> Field:
-    def check(value: Any, given: str, limits: Limits) -> int:
+    def check(value: Any, given: str, limits: Limits) -> Any:
         number = as_integer(value)
-        if number == limits.dimension:
-            return number
-        reason = f"this model has {limits.dimension}"
-        if number is not None and 0 < number < limits.dimension:
-            reason += ", and was not trained to be cut shorter"
-        raise invalid("dimensions", f"dimensions is {shown(value)}: {reason}; leave it out")
+        return value if number is None else number  # whether the model can be cut to it: _dimensions_of
 
-    return Field(
-        "dimensions",
-        check,
-        lambda limits: {"const": limits.dimension},
-        "The model's: its vectors cannot be cut shorter",
-        aliases={"output_dimension": None},
+    def own(limits: Limits) -> dict[str, Any]:
+        least = 1 if limits.truncatable else limits.dimension
+        return {"type": "integer", "minimum": least, "maximum": limits.dimension}
+
+    description = (
+        "Keep so many numbers of each vector, the first; fewer than all where the model folder allows it"
     )
+    return Field("dimensions", check, own, description, aliases={"output_dimension": None})
+
+
+def _dimensions_of(values: Values, context: Context) -> int:
+    try:
+        return check_dimensions(context.manifest, values["dimensions"])
+    except InputError as error:
+        raise invalid("dimensions", str(error)) from None
 
 
 def _truncate() -> Field:
@@ -253,8 +259,8 @@ def embeddings(document: object, context: Context) -> Answer:
         values.ignored = ("model", *values.ignored)
     prompt = prompt_of(values, context)
     encoding = values["embedding_type"] or values["encoding_format"] or "float"
-    _check_response_size(len(values["input"]), encoding, context)
-    late = bool(values["late_chunking"])
+    late, dimensions = bool(values["late_chunking"]), _dimensions_of(values, context)
+    _check_response_size(len(values["input"]), encoding, dimensions, context)
     lengths = [values[name] for name in ("max_length", "truncate_prompt_tokens") if values[name]]
     cut = values["truncate"] or ("end" if lengths else "no")  # who gives a length wants texts cut to it
     tokens = tokens_of(
@@ -273,13 +279,15 @@ def embeddings(document: object, context: Context) -> Answer:
         texts, before = [np.array(context.tokenizer.encode(prompt.text), np.int32), *texts], 1
     count = joined_length(context.tokenizer, texts) if late else sum(map(len, texts))
 
+    normalize = _normalize(values["normalized"], context)
+
     def respond(vectors: NDArray[np.float32]) -> bytes:
-        name = context.manifest.name
-        return responses.embedding_list(vectors[before:], encoding, name, count, tokens.truncated)
+        vectors = pooling.cut(vectors[before:], dimensions, normalize)
+        return responses.embedding_list(vectors, encoding, context.manifest.name, count, tokens.truncated)
 
     return _answer(
         values,
-        _computation(tokens, values["normalized"], prompt, context, respond)._replace(texts=texts, late=late),
+        _computation(tokens, normalize, prompt, context, respond)._replace(texts=texts, late=late),
     )
 
 
@@ -323,13 +331,12 @@ def vertex(document: object, context: Context) -> Answer:
             f"{len(texts):,} texts, more than {most:,}: split the request",
             param="instances",
         )
-    sizes = [len(part.texts) for part in parts]
 
-    def respond(vectors: Any) -> bytes:
+    def respond(vectors: NDArray[np.float32]) -> bytes:
         lists, start = [], 0
-        for size in sizes:
-            lists.append(responses.vector_list(vectors[start : start + size]))
-            start += size
+        for part in parts:
+            lists.append(part.respond(vectors[start : start + len(part.texts)]))
+            start += len(part.texts)
         return b'{"predictions":[%b]}' % b",".join(lists)
 
     truncated = sum(part.truncated for part in parts)
@@ -363,25 +370,34 @@ def default(document: object, context: Context) -> Answer:
 
 def _embed(values: Values, context: Context) -> Computation:
     prompt = prompt_of(values, context)
-    _check_response_size(len(values["inputs"]), "float", context)
+    dimensions, normalize = _dimensions_of(values, context), _normalize(values["normalize"], context)
+    _check_response_size(len(values["inputs"]), "float", dimensions, context)
     cut = values["truncate"] or "no"
     left = cut == "start" or (values["truncation_direction"] or "right").lower() == "left"
     tokens = tokens_of(
         values["inputs"], "inputs", context, truncate=cut != "no", left=left, prompt=prompt.text
     )
-    return _computation(tokens, values["normalize"], prompt, context, responses.vector_list)
+
+    def respond(vectors: NDArray[np.float32]) -> bytes:
+        return responses.vector_list(pooling.cut(vectors, dimensions, normalize))
+
+    return _computation(tokens, normalize, prompt, context, respond)
+
+
+def _normalize(given: bool | None, context: Context) -> bool:
+    return context.manifest.normalize if given is None else given
 
 
 def _computation(
     tokens: Tokens,
-    normalize: bool | None,
+    normalize: bool,
     prompt: Prompt,
     context: Context,
     respond: Callable[[NDArray[np.float32]], bytes],
 ) -> Computation:
     return Computation(
         tokens.texts,
-        context.manifest.normalize if normalize is None else normalize,
+        normalize,
         respond,
         skip=skipped_tokens(context.manifest, context.tokenizer, prompt),
         truncated=tokens.truncated,
@@ -394,16 +410,16 @@ def _answer(values: Values, content: bytes | Computation) -> Answer:
     return Answer(content, {IGNORED_HEADER: named} if named else {})
 
 
-def _check_response_size(texts: int, encoding: str, context: Context) -> None:
+def _check_response_size(texts: int, encoding: str, dimensions: int, context: Context) -> None:
     most = context.limits.max_response_bytes
     if most is None:
         return
-    own = responses.characters_of(context.limits.dimension, encoding)
+    own = responses.characters_of(dimensions, encoding)
     if texts * own <= most:
         return
     remedy = f"at most {most // own:,} texts"
     if encoding == "float":
-        compact = responses.characters_of(context.limits.dimension, "base64")
+        compact = responses.characters_of(dimensions, "base64")
         remedy += f", or {most // compact:,} with encoding_format base64"
     raise ServiceError(
         413,

@@ -50,6 +50,7 @@ class Service:
             settings.max_response_bytes,
             settings.accept_token_ids,
             tuple(self.embedder.manifest.prompts),
+            self.embedder.manifest.truncatable,
         )
         self.context = Context(
             self.embedder.manifest,

@@ -68,6 +68,7 @@ class Engine:
             settings.max_body_bytes,
             accept_token_ids=settings.accept_token_ids,
             prompts=tuple(manifest.prompts),
+            truncatable=manifest.truncatable,
         )
         # What a request takes is reserved already, with the rest of what may wait: see _longest.
         self.context = Context(

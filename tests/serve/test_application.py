@@ -33,6 +33,73 @@ def test_embed_of_text_embeddings_inference(tiny_folder: Path, local: Make, tiny
     )
 
 
+def test_vectors_are_cut_where_the_model_allows_it(tmp_path: Path, local: Make) -> None:
+    folder = make_model(tmp_path / "truncatable", truncatable=True)
+    service, texts = local(folder), ["hello world", "abc"]
+    with Embedder(folder, threads=1) as embedder:
+        expected = embedder.encode(texts, dimensions=6)
+        raw = embedder.encode(texts, dimensions=6, normalize=False)
+    answer = service.ask("POST", "/v1/embeddings", json={"input": texts, "dimensions": 6})
+    np.testing.assert_array_equal([np.float32(item["embedding"]) for item in answer.json()["data"]], expected)
+    answer = service.ask("POST", "/embed", json={"inputs": texts, "dimensions": 6, "normalize": False})
+    np.testing.assert_array_equal(np.float32(answer.json()), raw)
+    binary = {"input": texts[0], "dimensions": 6, "embedding_type": "ubinary"}
+    answer = service.ask("POST", "/v1/embeddings", json=binary)
+    assert answer.json()["data"][0]["embedding"] == np.packbits(expected[0] > 0).tolist()
+    refused = service.ask("POST", "/v1/embeddings", json={"input": texts, "dimensions": 17})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "dimensions")
+    schemas = service.ask("GET", "/openapi.json").json()["components"]["schemas"]
+    assert "maximum" in str(schemas["EmbeddingRequest"]["properties"]["dimensions"])
+
+
+PROMPTS = {"query": "hello ", "document": ""}
+
+
+@pytest.mark.parametrize(
+    ("path", "asked", "name"),
+    [
+        ("/v1/embeddings", {"input": "abc", "input_type": "search_query"}, "query"),
+        ("/v1/embeddings", {"input": "abc", "input_type": "query"}, "query"),
+        ("/v1/embeddings", {"input": "abc", "input_type": "passage"}, "document"),
+        ("/v1/embeddings", {"input": "abc", "prompt_name": "query"}, "query"),
+        ("/embed", {"inputs": "abc", "prompt_name": "query"}, "query"),
+    ],
+)
+def test_prompts_of_the_model(
+    tmp_path: Path, local: Make, path: str, asked: dict[str, Any], name: str
+) -> None:
+    folder = make_model(tmp_path / "prompts", prompts=PROMPTS)
+    service = local(folder)
+    with Embedder(folder, threads=1) as embedder:
+        expected = embedder.encode(["abc"], prompt_name=name)
+    answer = service.ask("POST", path, json=asked).json()
+    found = answer if path == "/embed" else [item["embedding"] for item in answer["data"]]
+    np.testing.assert_array_equal(np.float32(found), expected)
+
+
+def test_a_prompt_that_the_model_has_not(tmp_path: Path, local: Make) -> None:
+    service = local(make_model(tmp_path / "prompts", prompts=PROMPTS))
+    refused = service.ask("POST", "/embed", json={"inputs": "abc", "prompt_name": "qery"})
+    assert refused.status_code == 422
+    assert "must be one of query, document; did you mean query?" in refused.json()["error"]
+    refused = service.ask("POST", "/v1/embeddings", json={"input": "abc", "input_type": "clustering"})
+    assert refused.json()["error"]["param"] == "input_type"
+
+
+def test_a_prompt_stands_before_late_chunks(tmp_path: Path, local: Make) -> None:
+    folder = make_model(tmp_path / "prompts", prompts=PROMPTS)
+    parts = ["abc", "world abc"]
+    asked = {"input": parts, "late_chunking": True, "prompt_name": "query"}
+    answer = local(folder).ask("POST", "/v1/embeddings", json=asked).json()
+    assert [item["index"] for item in answer["data"]] == [0, 1]
+    with Embedder(folder, threads=1) as embedder:
+        spans = [(0, 3), (4, 13)]
+        chunks = embedder.encode_chunks(" ".join(parts), spans=spans, prompt_name="query")
+        assert answer["usage"]["total_tokens"] == embedder.count_tokens("hello " + " ".join(parts))
+    last = np.float32(answer["data"][1]["embedding"])
+    np.testing.assert_allclose(last, chunks[1].vector, atol=1e-6)
+
+
 def test_embed_cuts_the_end_that_it_is_told(tiny_folder: Path, local: Make, tiny: Embedder) -> None:
     service = local(tiny_folder)
     text = "a " * 10 + "z " * 30
@@ -49,7 +116,7 @@ def test_embed_cuts_the_end_that_it_is_told(tiny_folder: Path, local: Make, tiny
     ("options", "status", "words"),
     [
         ({"prompt_name": "query"}, 422, "prompt_name: this model has no prompts"),
-        ({"dimensions": 8}, 422, "this model has 16"),
+        ({"dimensions": 8}, 422, "has 16, and its vectors cannot be cut"),
         ({"normalize": 1}, 422, "normalize is 1: expected true or false"),
         ({"inputs": []}, 400, "empty list"),
         ({"inputs": [[5]]}, 422, "token ids are refused"),

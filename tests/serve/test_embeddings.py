@@ -126,7 +126,7 @@ def test_a_text_that_is_too_long_is_refused_or_cut(client: Any, embedder: Embedd
         ({"input": ["a", 3]}, "mixes numbers with texts"),
         ({"input": [[30_528]]}, "0 to 30,527"),
         ({"input": [1.5]}, "token 1.5"),
-        ({"input": "a", "dimensions": 256}, "this model has 512"),
+        ({"input": "a", "dimensions": 256}, "has 512, and its vectors cannot be cut"),
         ({"input": "a", "extra_body": {"encoding_format": "hex"}}, "must be one of float, base64"),
         ({"input": "a", "extra_body": {"embedding_type": "ubinry"}}, "did you mean ubinary"),
         (
