@@ -18,6 +18,8 @@ if TYPE_CHECKING:
         TextTooLongError,
     )
     from .manifest import Manifest
+    from .multivector import Multivector, maxsim
+    from .reranker import Ranked, Reranker
     from .tokenization.wordpiece import WordPiece
 
 __version__ = "0.1.0"
@@ -29,12 +31,16 @@ _HOME = {
     "InputError": "errors",
     "JinaBertError": "errors",
     "Manifest": "manifest",
+    "Multivector": "multivector",
     "ModelError": "errors",
     "OutOfMemoryError": "errors",
     "OutputError": "errors",
+    "Ranked": "reranker",
+    "Reranker": "reranker",
     "TextTooLongError": "errors",
     "Tokens": "embedder",
     "WordPiece": "tokenization.wordpiece",
+    "maxsim": "multivector",
 }
 
 __all__ = [
@@ -45,12 +51,16 @@ __all__ = [
     "JinaBertError",
     "Manifest",
     "ModelError",
+    "Multivector",
     "OutOfMemoryError",
     "OutputError",
+    "Ranked",
+    "Reranker",
     "TextTooLongError",
     "Tokens",
     "WordPiece",
     "__version__",
+    "maxsim",
 ]
 
 

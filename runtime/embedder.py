@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from .chunking import Chunk
     from .cli.progress import Progress
     from .manifest import Manifest
+    from .multivector import Multivector
+    from .reranker import Ranked
     from .tokenization.tokenizer import Tokenizer
 
 MIN_MAX_LENGTH = 3  # [CLS], one token, [SEP]
@@ -336,6 +338,73 @@ class Embedder:
                 raise _not_text(number, text)
             counts.append(self._model.tokenizer.count(text))
         return counts
+
+    def rerank(
+        self,
+        query: str,
+        documents: Iterable[str],
+        top_n: int | None = None,
+        *,
+        max_length: int | None = None,
+        token_weights: ArrayLike | None = None,
+        spans: bool = True,
+        return_documents: bool = False,
+    ) -> list[Ranked]:
+        """Rank documents for a query by their token vectors (late interaction), and find where each answers it.
+
+        See reranker.rerank for the parameters.
+        """
+        from .reranker import rerank
+
+        return rerank(
+            self._model,
+            query,
+            documents,
+            top_n,
+            max_length=self._limit(max_length),
+            token_weights=token_weights,
+            spans=spans,
+            return_documents=return_documents,
+        )
+
+    def encode_multivector(
+        self,
+        texts: Iterable[str],
+        *,
+        query: bool = False,
+        dimensions: int | None = None,
+        dtype: str = "float32",
+        max_length: int | None = None,
+        token_weights: ArrayLike | None = None,
+    ) -> list[Multivector]:
+        """Compute the token vectors of texts, ready to store and to compare with `runtime.maxsim`.
+
+        See reranker.encode_multivector for the parameters.
+        """
+        from .reranker import encode_multivector
+
+        return encode_multivector(
+            self._model,
+            texts,
+            query=query,
+            dimensions=dimensions,
+            dtype=dtype,
+            max_length=self._limit(max_length),
+            token_weights=token_weights,
+        )
+
+    def token_weights(self, texts: Iterable[str]) -> NDArray[np.float32]:
+        """Compute the inverse document frequency of each token in a corpus of one's own, for rerank.
+
+        :param texts: the corpus, or a good part of it.
+        :return: [V] float32.
+        :raises TypeError: a text is not a str.
+        """
+        from .multivector import inverse_document_frequencies
+
+        flat, lengths, _, _ = self._tokenize(texts, "", self.max_tokens, "truncate")
+        ids = np.split(np.frombuffer(flat, np.int32), np.cumsum(lengths)[:-1])
+        return inverse_document_frequencies(ids, max(len(self.tokenizer), self.manifest.vocabulary))
 
     def similarity(
         self, a: str | Iterable[str] | ArrayLike, b: str | Iterable[str] | ArrayLike

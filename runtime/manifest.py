@@ -31,6 +31,7 @@ ARCHITECTURES = ("jinabert", "jinabert-qk-devlin-norm", "jinabert-qk-post-norm",
 ROW_WORDS = 64  # 64-bit words that one sum of the checksum covers: a sector of a disk
 PIECE_BYTES = 1 << 20  # read at a time: stays in the processor's cache
 
+TASKS = ("embed", "rerank")  # a vector a text; one number, the score, a pair of texts
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 
 EXPORT_AGAIN = "copy or export the model folder again"
@@ -48,6 +49,7 @@ class Manifest(NamedTuple):
     """A checked manifest.json."""
 
     name: str
+    task: str  # of TASKS
     dimension: int  # D, length of a text's vector
     hidden_size: int  # length of a token's vector: of what the graph gives
     layers: int
@@ -192,6 +194,9 @@ def _checked(path: str, document: object) -> Manifest:
     except ValueError as error:
         raise ModelError(f"{path}: {error}: {EXPORT_AGAIN}") from None
     given = modules[-1].output_size if modules else len(modes) * hidden_size
+    task = text("task", document.get("task", "embed"), TASKS)
+    if task == "rerank" and dimension != 1:
+        raise ModelError(f"{path}: dimension is {dimension}, not the 1 of task 'rerank': {EXPORT_AGAIN}")
     if given != dimension:
         raise ModelError(
             f"{path}: dimension is {dimension} where pooling and modules give {given} numbers: {EXPORT_AGAIN}"
@@ -214,6 +219,7 @@ def _checked(path: str, document: object) -> Manifest:
     scheme, max_dense_tokens = document.get("scheme"), document.get("max_dense_tokens")
     manifest = Manifest(
         name=text("name", document.get("name")),
+        task=task,
         dimension=dimension,
         hidden_size=hidden_size,
         layers=number("layers", document.get("layers")),

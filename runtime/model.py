@@ -6,7 +6,7 @@ Which texts share a batch is for the callers (batching.py); so are texts themsel
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -58,6 +58,7 @@ class Model:
         self.session = session
         self.modules = loaded_modules
         self.dimension = manifest.dimension
+        self._arrays: dict[str, NDArray[Any] | None] = {}
 
     def with_own_session(self) -> Model:
         """Open the folder a second time, for threads that shall not share this one's.
@@ -150,10 +151,34 @@ class Model:
         :raises JinaBertError: see Session.run.
         """
         hidden = self.run(texts, shrink=shrink, batch_parallel=batch_parallel)
-        lengths = np.array([len(text) for text in texts], np.int64)
-        pooled = pooling.pool(hidden, lengths, self.manifest.pooling, skip or [0] * len(texts))
+        return self.pool(
+            hidden, [len(text) for text in texts], normalize=normalize, skip=skip, numbers=numbers
+        )
+
+    def pool(
+        self,
+        hidden: NDArray[np.float32],
+        lengths: Sequence[int],
+        *,
+        normalize: bool | Sequence[bool] = True,
+        skip: Sequence[int] | None = None,
+        numbers: Sequence[int] | None = None,
+    ) -> NDArray[np.float32]:
+        """Make one vector a text of its token vectors.
+
+        :param hidden: [B, L, hidden_size], what run gave.
+        :param lengths: B times the tokens of a text.
+        :param normalize: see embed_batch.
+        :param skip: see embed_batch.
+        :param numbers: see embed_batch.
+        :return: [B, D] float32.
+        :raises OutputError: a vector is not finite; the message names the text.
+        """
+        pooled = pooling.pool(
+            hidden, np.array(lengths, np.int64), self.manifest.pooling, skip or [0] * len(lengths)
+        )
         vectors = pooling.normalize(modules.apply(self.modules, pooled), normalize)
-        pooling.check_finite(vectors, "texts", range(len(texts)) if numbers is None else numbers)
+        pooling.check_finite(vectors, "texts", range(len(lengths)) if numbers is None else numbers)
         return vectors
 
     def embed_ranges(
@@ -204,13 +229,36 @@ class Model:
         pooling.check_finite(vectors, "token", range(len(ids)))
         return vectors
 
+    def array(self, name: str) -> NDArray[Any] | None:
+        """Read an array that the model folder may have, once.
+
+        :param name: of its file in numpy's format.
+        :return: the array, read-only; None if the manifest lists no such file.
+        :raises ModelError: the file holds no array.
+        """
+        if name not in self._arrays:
+            path = os.path.join(self.folder, name)
+            array = None
+            if name in self.manifest.files:
+                try:
+                    array = np.load(path, allow_pickle=False)
+                except (OSError, ValueError, EOFError) as error:
+                    raise ModelError(f"{path}: holds no array ({error}): export the model again") from None
+                array.flags.writeable = False
+            self._arrays[name] = array
+        return self._arrays[name]
+
     def close(self) -> None:
         """Free the graph. Using the model afterwards raises JinaBertError."""
         self.session.close()
 
 
 def load_model(
-    folder: str | os.PathLike[str] | None = None, *, threads: int | None = None, verify: bool = False
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    threads: int | None = None,
+    verify: bool = False,
+    task: str = "embed",
 ) -> Model:
     """Load a model folder: check its files, read the vocabulary, open the graph.
 
@@ -218,11 +266,18 @@ def load_model(
     :param threads: threads that one run computes with, at most those that can help (with a warning); None for as many
         CPU cores as this process may use.
     :param verify: compare the SHA-256 of each file too, not only its size and checksum.
-    :raises ModelError: the folder or a file in it is missing, damaged or of another kind.
+    :param task: of manifest.TASKS: what the model is wanted for.
+    :raises ModelError: the folder or a file in it is missing, damaged or of another kind, or is for another task.
     :raises OutOfMemoryError: onnxruntime could not allocate.
     """
     folder = bundled_model() if folder is None else os.fspath(folder)
     manifest = load_manifest(folder)
+    if manifest.task != task:
+        raise ModelError(
+            f"{folder}: a cross-encoder, which scores pairs of texts and gives no vectors: use Reranker({folder!r})"
+            if task == "embed"
+            else f"{folder}: an embedding model, not a cross-encoder: use Embedder({folder!r}).rerank"
+        )
     check_files(folder, manifest, verify)
     vocabulary = os.path.join(folder, VOCABULARY)
     tokenizer = WordPiece.from_file(vocabulary, lower_case=manifest.lower_case)

@@ -26,12 +26,16 @@ PUBLIC = [
     "JinaBertError",
     "Manifest",
     "ModelError",
+    "Multivector",
     "OutOfMemoryError",
     "OutputError",
+    "Ranked",
+    "Reranker",
     "TextTooLongError",
     "Tokens",
     "WordPiece",
     "__version__",
+    "maxsim",
 ]
 
 
