@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 import export
 from export import baseline, checkpoint, declared, folder, graph, official, source, texts, trace, verify
 from export.config import read_json
+from export.token_vectors import write_token_arrays
 from export.verify import Figures, Progress
 from export.vocabulary import Vocabulary, load_vocabulary
 from runtime.manifest import MODEL, SCHEMA_VERSION, VOCABULARY, file_facts
@@ -149,6 +150,12 @@ def _run(
             threads=threads,
             progress=progress,
         )
+
+    progress("weighing tokens for late interaction")
+    session = verify.open_session(final / MODEL, threads)
+    write_token_arrays(
+        final, lambda ids: verify.onnx_tokens(session, ids), tokens, max(len(tokenizer), model.config.vocab_size)
+    )
 
     progress(f"writing {settings.output}")
     came_from = source.provenance(settings.source, checkpoint_folder)

@@ -69,6 +69,22 @@ def onnx_means(session: onnxruntime.InferenceSession, batch: Sequence[Sequence[i
     :return: mean of the last hidden states over the real tokens, float64 [len(batch), D].
     :raises ExportError: the run fails, or a value is not finite.
     """
+    hidden = _token_vectors(session, batch)
+    return np.stack([_mean(hidden[row, : len(text)], "the exported graph") for row, text in enumerate(batch)])
+
+
+def onnx_tokens(session: onnxruntime.InferenceSession, ids: Sequence[int]) -> NDArray[np.float32]:
+    """
+    :param ids: the tokens of one text.
+    :return: the last hidden states [T, D].
+    :raises ExportError: the run fails.
+    """
+    return _token_vectors(session, [ids])[0]
+
+
+def _token_vectors(
+    session: onnxruntime.InferenceSession, batch: Sequence[Sequence[int]]
+) -> NDArray[np.float32]:
     longest = max(map(len, batch))
     ids = np.zeros((len(batch), longest), dtype=np.int64)
     mask = np.zeros_like(ids)
@@ -81,7 +97,7 @@ def onnx_means(session: onnxruntime.InferenceSession, batch: Sequence[Sequence[i
         raise ExportError(
             f"the exported graph fails on a batch of {ids.shape[0]} x {longest} tokens: {_line(error)}"
         ) from None
-    return np.stack([_mean(hidden[row, : len(text)], "the exported graph") for row, text in enumerate(batch)])
+    return hidden
 
 
 def torch_mean(model: EncoderModel, ids: Sequence[int]) -> NDArray[np.float64]:

@@ -175,7 +175,9 @@ def _own_tokens(query: Multivector) -> Vectors:
     if not len(own):
         raise InputError("the query is empty: it must have a token of its own")
     if own.dtype == np.int8:
-        raise InputError("the query's vectors are int8: encode it with dtype='float32', documents may be int8")
+        raise InputError(
+            "the query's vectors are int8: encode it with dtype='float32', documents may be int8"
+        )
     return own
 
 

@@ -32,7 +32,9 @@ class Ranked:
 
     index: int  # among the documents given
     score: float  # the higher the better
-    start: int | None  # the part that answers the query best, in characters of the document; None: not looked for
+    start: (
+        int | None
+    )  # the part that answers the query best, in characters of the document; None: not looked for
     end: int | None
     truncated: bool  # whether the document was cut to the maximum length
     text: str | None  # the document, when asked for
@@ -62,8 +64,7 @@ def rerank(
     :param return_documents: return the texts too.
     :return: best first; of equal scores the document that came first.
     :raises TypeError: the query or a document is not a str; the message names its index and type.
-    :raises TextTooLongError: the query has more than max_length tokens.
-    :raises InputError: the query is empty, or top_n is not a positive integer.
+    :raises InputError: the query is empty or has more than max_length tokens, or top_n is not a positive integer.
     :raises OutputError: a vector is not finite.
     """
     texts, top_n = check_request(query, documents, top_n)
@@ -255,9 +256,7 @@ class Reranker:
         return f"Reranker({self._model.folder!r}: {self._model.manifest.name})"
 
 
-def check_request(
-    query: object, documents: Iterable[object], top_n: object
-) -> tuple[list[str], int | None]:
+def check_request(query: object, documents: Iterable[object], top_n: object) -> tuple[list[str], int | None]:
     """Check what every rerank takes.
 
     :return: the documents and top_n.
@@ -375,8 +374,14 @@ def _rotation(model: Model, dimensions: int) -> NDArray[np.int16]:
     rotation = model.array(TOKEN_ROTATION)
     most = 0 if rotation is None else rotation.shape[1]
     if isinstance(dimensions, bool) or not isinstance(dimensions, int) or not 1 <= dimensions <= most:
-        have = f"an integer from 1 to {most}" if most else f"None, since the model folder has no {TOKEN_ROTATION}"
+        have = (
+            f"an integer from 1 to {most}"
+            if most
+            else f"None, since the model folder has no {TOKEN_ROTATION}"
+        )
         raise InputError(f"dimensions={dimensions!r}: must be {have}, or None for all")
     if rotation is None or rotation.dtype != np.int16 or rotation.shape[0] != model.manifest.hidden_size:
-        raise ModelError(f"{TOKEN_ROTATION} is not int16 [{model.manifest.hidden_size}, K]: export the model again")
+        raise ModelError(
+            f"{TOKEN_ROTATION} is not int16 [{model.manifest.hidden_size}, K]: export the model again"
+        )
     return rotation
