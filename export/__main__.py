@@ -31,6 +31,7 @@ examples:
   python -m export jinaai/jina-embeddings-v2-small-en --output models/jina-small
   python -m export ./checkpoint --output ./model --precision fp32
   python -m export ./checkpoint --output ./baseline --scheme optimum
+  python -m export ./model --rotate --output ./model-rotated
 
 The folder is written only after fp32 matched torch and int8 matched fp32 on 1,078 texts. It takes a few
 minutes for small-en on two cores.
@@ -68,6 +69,12 @@ def parser() -> Parser:
         "--without-head",
         action="store_true",
         help="leave out a head for another task, such as classification, and export the encoder under it",
+    )
+    options.add_argument(
+        "--rotate",
+        action="store_true",
+        help="turn vectors to their principal components, so that they can be cut (dimensions=); SOURCE may "
+        "be a model folder, too",
     )
     add_force(options, "replace an existing model folder")
     return options
@@ -119,6 +126,7 @@ def _export(arguments: argparse.Namespace) -> int:
         name=arguments.name,
         max_tokens=arguments.max_tokens,
         without_head=arguments.without_head,
+        rotate=arguments.rotate,
     )
     manifest = pipeline.run(settings, progress)
     progress("done")

@@ -19,8 +19,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 import export
-from export import baseline, checkpoint, declared, folder, graph, official, source, texts, trace, verify
+from export import (
+    baseline,
+    checkpoint,
+    declared,
+    folder,
+    graph,
+    official,
+    rotate,
+    source,
+    texts,
+    trace,
+    verify,
+)
 from export.config import read_json
+from export.errors import ExportError
 from export.token_vectors import write_token_arrays
 from export.verify import Figures, Progress
 from export.vocabulary import Vocabulary, load_vocabulary
@@ -53,6 +66,9 @@ class Settings:
     name: str | None = None
     max_tokens: int | None = None  # the default max_length, instead of what the folder declares
     without_head: bool = False  # leave out a head for another task
+    rotate: bool = (
+        False  # make vectors that can be cut, see export/rotate.py; source may be a model folder then
+    )
 
 
 def run(settings: Settings, progress: Progress) -> dict[str, object]:
@@ -64,6 +80,20 @@ def run(settings: Settings, progress: Progress) -> dict[str, object]:
     """
     folder.check_target(settings.output, force=settings.force)
     corpus = texts.load(settings.texts)
+    if rotate.is_model_folder(Path(settings.source)):
+        if not settings.rotate:
+            raise ExportError(
+                f"{settings.source} is a model folder already: give a checkpoint, or pass --rotate to make its vectors "
+                "such that they can be cut"
+            )
+        return rotate.rotate(
+            Path(settings.source), settings.output, corpus, force=settings.force, progress=progress
+        )
+    if settings.rotate:
+        with tempfile.TemporaryDirectory(prefix="jinabert-export-") as work:
+            straight = Path(work) / "model"
+            run(dataclasses.replace(settings, output=straight, rotate=False), progress)
+            return rotate.rotate(straight, settings.output, corpus, force=settings.force, progress=progress)
     checkpoint_folder = source.resolve(settings.source, settings.revision)
     progress(f"loading {settings.source}")
     stated = declared.read_declared(checkpoint_folder)

@@ -55,6 +55,12 @@ def lines(manifest: Mapping[str, Any]) -> list[str]:
             f"1st percentile {int8['percentile_1']:.5f}, mean {int8['mean']:.6f}",
             f"{'':<24}a text alone against the same in a batch: worst {int8['alone_against_batch']['worst']:.6f}",
         ]
+    if rotation := figures.get("rotation"):
+        kept = ", ".join(f"{n}: {share:.1%}" for n, share in rotation["variance"].items())
+        report += [
+            f"{'rotation':<24}variance of {rotation['texts']:,} texts by dimensions kept: {kept}",
+            f"{'':<24}largest change of a cosine: {rotation['largest_change_of_a_cosine']:.0e}",
+        ]
     if layers := figures.get("layers"):
         report.append(f"{'costliest products':<24}each quantised alone; mean and worst cosine")
         shown = list(layers.items())[:LAYERS_SHOWN]

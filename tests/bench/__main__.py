@@ -28,6 +28,7 @@ BENCHMARKS = {
     ),
     "cold-start": ("cold_start", "cold_start", "a process that makes one vector; its phases; its memory"),
     "long": ("long", "long", "time and peak memory from 128 to 100,000 tokens, and what comes back"),
+    "dimensions": ("dimensions", "dimensions", "vectors cut to fewer dimensions: float32, int8 and binary"),
     "documents": (
         "documents",
         "documents",
@@ -43,7 +44,7 @@ BENCHMARKS = {
 }
 
 # These judge the bundled model as it is; the others compare exports of one checkpoint, which need not be its own.
-OF_THE_EMBEDDED = {"documents", "quality", "rag", "serve", "bulk", "memory"}
+OF_THE_EMBEDDED = {"dimensions", "documents", "quality", "rag", "serve", "bulk", "memory"}
 
 EXAMPLES = """\
 examples:

@@ -1,0 +1,96 @@
+"""A rotation after all else, so that vectors can be cut: their first numbers then hold most of what tells texts apart.
+
+A rotation changes no length, dot product or Euclidean distance. This one turns to the principal components of the
+verification texts' vectors (Pearson, 1901; as in arXiv 1708.03629 for word vectors): of all rotations it is the one
+whose first n numbers keep most of the variance, for every n. It becomes a Dense module of the model folder, without
+bias or activation, and ``truncatable`` in manifest.json allows ``dimensions=``. Nothing else of the folder changes.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export import folder
+from export.errors import ExportError
+from export.verify import Figures, Progress
+from runtime import Embedder
+from runtime.manifest import MANIFEST, MODEL
+from runtime.modules import MODULES_DATA, Module, describe, load_arrays, pack
+
+__all__ = ["is_model_folder", "principal_components", "rotate"]
+
+MAX_TOKENS = 512  # of a text that the rotation is computed from
+SHOWN = (512, 256, 128, 64)  # dimensions whose share of the variance is stated
+
+
+def is_model_folder(path: Path) -> bool:
+    """:return: Whether it is what ``python -m export`` makes, rather than what it reads."""
+    return (path / MANIFEST).is_file() and (path / MODEL).is_file()
+
+
+def rotate(
+    source: Path, output: Path, texts: Sequence[str], *, force: bool, progress: Progress
+) -> dict[str, object]:
+    """
+    :param source: a model folder.
+    :param output: the folder to make: the same model, rotated.
+    :param texts: whose vectors decide the rotation; some more than the model has dimensions.
+    :param force: replace an existing model folder.
+    :param progress: gets a line for each step.
+    :return: the manifest as written.
+    :raises ExportError: the folder is rotated already, or the output is refused.
+    :raises ModelError: the folder cannot be loaded.
+    """
+    folder.check_target(output, force=force)
+    with Embedder(source) as embedder:
+        manifest = embedder.manifest
+        if manifest.truncatable:
+            raise ExportError(f"{source} is rotated already: leave out --rotate")
+        progress(f"rotating to the principal components of {len(texts):,} texts")
+        vectors = embedder.encode(
+            texts, max_length=min(MAX_TOKENS, manifest.max_tokens), normalize=True
+        ).astype(np.float64)
+    components, variances = principal_components(vectors)
+    weight = components.astype(np.float32)
+    size = manifest.dimension
+    rotation = Module("dense", size, size, arrays={"weight": weight})
+    modules = [*load_arrays(str(source), manifest.modules), rotation]
+    changed = vectors @ vectors.T - (vectors @ weight.T) @ (vectors @ weight.T).T
+    figures: Figures = {
+        "texts": len(texts),
+        "variance": {
+            str(n): round(float(variances[:n].sum() / variances.sum()), 4) for n in SHOWN if n < size
+        },
+        "largest_change_of_a_cosine": float(f"{np.abs(changed).max():.2e}"),
+    }
+    document = {key: value for key, value in manifest.document.items() if key not in ("files", "checksum")}
+    document |= {
+        "modules": [describe(module) for module in modules],
+        "truncatable": True,
+        "verification": {**document["verification"], "rotation": figures},
+    }
+    files = [source / name for name in manifest.files if name != MODULES_DATA]
+    with tempfile.TemporaryDirectory(prefix="jinabert-rotate-") as work:
+        packed = Path(work) / MODULES_DATA
+        packed.write_bytes(pack(modules))
+        return folder.write(output, [*files, packed], document, force=force)
+
+
+def principal_components(
+    vectors: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """
+    :param vectors: [n, D].
+    :return: a rotation [D, D], whose rows are the directions of most variance about the mean, the first first, each
+        with its largest number positive; and the variance along each, [D].
+    """
+    centred = vectors - vectors.mean(axis=0)
+    variances, directions = np.linalg.eigh(centred.T @ centred / len(vectors))
+    components = directions.T[::-1]
+    largest = components[np.arange(len(components)), np.abs(components).argmax(axis=1)]
+    return components * np.sign(largest)[:, None], variances[::-1].clip(min=0.0)
