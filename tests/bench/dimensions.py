@@ -96,7 +96,13 @@ def dimensions(settings: Settings) -> Result:
     }
     result.charts.append(
         Chart(
-            "mean over the sets", "Spearman or nDCG@10 x 100", series, sizes, "dimensions", logarithmic=True
+            "mean over the sets",
+            "Spearman or nDCG@10 x 100",
+            series,
+            sizes,
+            "dimensions",
+            logarithmic=True,
+            linear_y=True,
         )
     )
     result.data |= {

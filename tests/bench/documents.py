@@ -149,12 +149,23 @@ def documents(settings: Settings) -> Result:
             for what, figures, seconds in rows
         ]
         result.tables.append(Table(title, ["read", "nDCG@10", "MRR@10", "time"], cells))
-        series: dict[str, list[float | None]] = {
-            what: [100 * figures["ndcg_at_10"]] for what, figures, _ in rows
-        }
-        result.charts.append(Chart(title, "nDCG@10 x 100", series, [name], bars=True))
+        result.charts.append(_chart(title, [(what, figures["ndcg_at_10"]) for what, figures, _ in rows]))
         result.data[name] = {what: figures | {"seconds": seconds} for what, figures, seconds in rows}
     return result
+
+
+def _chart(title: str, found: list[tuple[str, float]]) -> Chart:
+    """A line over the tokens read, and a flat one for each rival."""
+    series: dict[str, list[float | None]] = {}
+    for what, ndcg in found:
+        model, _, tokens = what.partition(", ")
+        if tokens.removesuffix(" tokens").replace(",", "").isdecimal():
+            series.setdefault(model, []).append(100 * ndcg)
+        else:
+            series[re.sub(r" of the passages.*", " of passages", what)] = [100 * ndcg] * len(LENGTHS)
+    return Chart(
+        title, "nDCG@10 x 100", series, LENGTHS, "tokens read", logarithmic=True, linear_y=True, width=6.5
+    )
 
 
 def _ours(settings: Settings, collection: Collection) -> list[tuple[str, dict[str, float], float]]:

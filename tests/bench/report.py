@@ -45,6 +45,7 @@ class Chart:
     x: Sequence[Any]  # labels of groups, or numbers
     x_label: str = ""
     logarithmic: bool = False  # both axes of lines, the y axis of bars
+    linear_y: bool = False  # the y axis stays linear all the same
     bars: bool = False
     width: float = 5.2  # inches
 
@@ -138,7 +139,7 @@ def _draw(charts: Sequence[Chart], path: Path) -> None:
             ax.set_xscale("log", base=2)
             ax.set_xticks(chart.x, [f"{x:,}" for x in chart.x])
             ax.minorticks_off()
-        if chart.logarithmic:
+        if chart.logarithmic and not chart.linear_y:
             ax.set_yscale("log")
         ax.set(title=chart.title, ylabel=chart.y_label, xlabel=chart.x_label)
         ax.grid(axis="y", alpha=0.3)
