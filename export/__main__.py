@@ -76,6 +76,12 @@ def parser() -> Parser:
         help="turn vectors to their principal components, so that they can be cut (dimensions=); SOURCE may "
         "be a model folder, too",
     )
+    options.add_argument(
+        "--task",
+        choices=("embed", "rerank"),
+        help="rerank: refuse an encoder without a trained head; embed: the same as --without-head "
+        "(default: what the checkpoint has a head for)",
+    )
     add_force(options, "replace an existing model folder")
     return options
 
@@ -127,6 +133,7 @@ def _export(arguments: argparse.Namespace) -> int:
         max_tokens=arguments.max_tokens,
         without_head=arguments.without_head,
         rotate=arguments.rotate,
+        task=arguments.task,
     )
     manifest = pipeline.run(settings, progress)
     progress("done")

@@ -53,11 +53,14 @@ def read_state(folder: Path) -> dict[str, Tensor]:
     return state
 
 
-def load_model(folder: Path, *, without_head: bool = False, notes: list[str] | None = None) -> EncoderModel:
+def load_model(
+    folder: Path, *, without_head: bool = False, rerank: bool = False, notes: list[str] | None = None
+) -> EncoderModel:
     """Load a checkpoint.
 
     :param folder: a folder in Hugging Face layout.
     :param without_head: leave out a head for another task, such as classification, instead of refusing it.
+    :param rerank: it is to be a reranker: refuse an encoder without a head for that.
     :param notes: gets a line for each liberty that was taken with the names.
     :return: the model in float32, for inference.
     :raises ExportError: the configuration or the architecture is not implemented, a key is left over or missing, a
@@ -73,6 +76,15 @@ def load_model(folder: Path, *, without_head: bool = False, notes: list[str] | N
     expected = dict(model.named_parameters())
     state, removed = split_prefix(folder, state, expected)
     used = architecture.used(state)
+    head = None if without_head else architecture.head(folder, state, config.hidden_size)
+    if head is not None:
+        model.head = head
+        used = {key: value for key, value in used.items() if key.partition(".")[0] != "classifier"}
+    elif rerank and not without_head:
+        raise ExportError(
+            f"{folder} has no trained head (classifier.weight), so that its scores would be random: give the "
+            "checkpoint of a reranker, or pass --without-head to export the encoder for embeddings"
+        )
     heads = sorted(key for key in used.keys() - expected.keys() if key.partition(".")[0] in _HEADS)
     if heads and not without_head:
         raise ExportError(

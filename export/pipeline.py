@@ -26,6 +26,7 @@ from export import (
     folder,
     graph,
     official,
+    reranking,
     rotate,
     source,
     texts,
@@ -38,7 +39,7 @@ from export.token_vectors import write_token_arrays
 from export.verify import Figures, Progress
 from export.vocabulary import Vocabulary, load_vocabulary
 from runtime.manifest import MODEL, SCHEMA_VERSION, VOCABULARY, file_facts
-from runtime.modules import MODULES_DATA, describe, pack
+from runtime.modules import MODULES_DATA, Module, describe, pack
 from runtime.resources import default_threads
 from runtime.tokenization.tokenizer import Tokenizer
 from runtime.tokenization.wordpiece import WordPiece
@@ -69,6 +70,7 @@ class Settings:
     rotate: bool = (
         False  # make vectors that can be cut, see export/rotate.py; source may be a model folder then
     )
+    task: str | None = None  # "embed" or "rerank"; None: what the checkpoint has a head for
 
 
 def run(settings: Settings, progress: Progress) -> dict[str, object]:
@@ -98,8 +100,15 @@ def run(settings: Settings, progress: Progress) -> dict[str, object]:
     progress(f"loading {settings.source}")
     stated = declared.read_declared(checkpoint_folder)
     notes = list(stated.notes)
-    model = checkpoint.load_model(stated.backbone, without_head=settings.without_head, notes=notes)
+    model = checkpoint.load_model(
+        stated.backbone,
+        without_head=settings.without_head or settings.task == "embed",
+        rerank=settings.task == "rerank" or _is_reranker(settings, stated.backbone),
+        notes=notes,
+    )
     stated = dataclasses.replace(stated, notes=tuple(notes))
+    if model.head:  # the score is made of the first token
+        stated = dataclasses.replace(stated, pooling=("cls",), modules=model.head, normalize=False)
     for note in notes:
         progress(note)
     with tempfile.TemporaryDirectory(prefix="jinabert-export-") as work:
@@ -139,7 +148,7 @@ def _run(
         (reference_path, *_) = folder.save_model(graph.build(encoder, precision="fp32"), reference)
         reference_alone = graph.max_dense_tokens(heads)
     verification: dict[str, Figures] = {}
-    subject = _Checkpoint(stated.backbone, tokenizer, reference_path, threads)
+    subject = _Checkpoint(stated.backbone, tokenizer, reference_path, model.head, threads)
     if found := _official(settings, model, subject, progress):
         verification["official"] = found
     progress("comparing fp32 with torch")
@@ -181,12 +190,27 @@ def _run(
             progress=progress,
         )
 
-    progress("weighing tokens for late interaction")
-    session = verify.open_session(final / MODEL, threads)
-    write_token_arrays(
-        final, lambda ids: verify.onnx_tokens(session, ids), tokens, max(len(tokenizer), model.config.vocab_size)
-    )
-
+    if not model.head:
+        progress("weighing tokens for late interaction")
+        session = verify.open_session(final / MODEL, threads)
+        write_token_arrays(
+            final,
+            lambda ids: verify.onnx_tokens(session, ids),
+            tokens,
+            max(len(tokenizer), model.config.vocab_size),
+        )
+    else:
+        verification["rerank"] = reranking.verify_scores(
+            model,
+            tokenizer,
+            corpus,
+            reference_path,
+            final / MODEL if settings.precision == "int8" else None,
+            longest=longest,
+            max_dense_tokens=graph.max_dense_tokens(heads),
+            threads=threads,
+            progress=progress,
+        )
     progress(f"writing {settings.output}")
     came_from = source.provenance(settings.source, checkpoint_folder)
     weights = [*checkpoint.weight_files(stated.backbone), stated.backbone / "config.json"]
@@ -222,6 +246,7 @@ def shape(
     pooled = len(stated.pooling) * config.hidden_size
     return {
         "architecture": model.architecture.name,
+        "task": "rerank" if model.head else "embed",
         "dimension": stated.modules[-1].output_size if stated.modules else pooled,
         "hidden_size": config.hidden_size,
         "layers": config.num_hidden_layers,
@@ -244,9 +269,15 @@ class _Checkpoint:
 
     score: Callable[[str, str], float] | None = None
 
-    def __init__(self, folder: Path, tokenizer: Tokenizer, graph: Path, threads: int) -> None:
+    def __init__(
+        self, folder: Path, tokenizer: Tokenizer, graph: Path, head: tuple[Module, ...], threads: int
+    ) -> None:
         self.folder = folder
         self._tokenizer, self._session = tokenizer, verify.open_session(graph, threads)
+        if head:
+            self.score = lambda query, document: float(
+                reranking.score(self._session, head, [tokenizer.encode_pair(query, document)[0]])[0]
+            )
 
     def ids(self, text: str) -> list[int]:
         return self._tokenizer.encode(text)
@@ -256,6 +287,15 @@ class _Checkpoint:
         (hidden,) = self._session.run(["last_hidden_state"], feed)
         states: NDArray[np.float32] = hidden[0]
         return states
+
+
+def _is_reranker(settings: Settings, backbone: Path) -> bool:
+    """Whether the folder or its name says that it is a cross-encoder."""
+    name = official.official_name(settings.source, settings.name)
+    architectures = read_json(backbone / "config.json").get("architectures") or []
+    return "reranker" in (name or "") or any(
+        "ForSequenceClassification" in str(kind) for kind in architectures
+    )
 
 
 def _official(

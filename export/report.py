@@ -61,6 +61,18 @@ def lines(manifest: Mapping[str, Any]) -> list[str]:
             f"{'rotation':<24}variance of {rotation['texts']:,} texts by dimensions kept: {kept}",
             f"{'':<24}largest change of a cosine: {rotation['largest_change_of_a_cosine']:.0e}",
         ]
+    if scores := figures.get("rerank"):
+        worst = max(scores["fp32"].values())
+        report.append(
+            f"{'scores against torch':<24}largest difference of a logit: {worst:.0e} (allowed: {scores['tolerance']:g})"
+        )
+        if order := scores.get("int8"):
+            report += [
+                f"{'scores int8 to fp32':<24}Kendall's tau {order['tau']:.3f} over {order['lists']:,} lists "
+                f"(allowed: {order['least_allowed']})",
+                f"{'':<24}logits differ by {order['mean_difference']:g} on average, {order['largest_difference']:g} "
+                f"at most; they spread by {order['spread']:g}",
+            ]
     if layers := figures.get("layers"):
         report.append(f"{'costliest products':<24}each quantised alone; mean and worst cosine")
         shown = list(layers.items())[:LAYERS_SHOWN]

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
 from export.graph.encoder import Encoder
+from runtime.modules import Module
 
 __all__ = ["Architecture", "EncoderConfig", "EncoderModel"]
 
@@ -58,6 +59,8 @@ class Architecture:
     read_config: Callable[[Path, dict[str, Any]], EncoderConfig]  # of config.json: the file, its fields
     model: Callable[[Any], EncoderModel]  # of a configuration
     rename: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict  # to the names of the model's parameters
+    # Of a reranker, from the folder, the state and the hidden size; None where the state has none.
+    head: Callable[[Path, dict[str, Tensor], int], tuple[Module, ...] | None] = lambda *_: None
 
     def used(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Leave out what takes no part in embedding.
@@ -80,6 +83,7 @@ class EncoderModel(PreTrainedModel):
 
     config_class: type[EncoderConfig] = EncoderConfig
     architecture: Architecture  # set where a checkpoint is loaded
+    head: tuple[Module, ...] = ()  # the same: what makes a score of the first token, of a reranker
     block_rows: int | None = None
 
     def fill_buffers(self) -> None:

@@ -25,6 +25,7 @@ from export.graph.encoder import Encoder, Float
 from export.graph.positions import Alibi
 from export.graph.weights import MATRICES, Shape
 from export.models.interface import Architecture, EncoderConfig, EncoderModel
+from runtime.modules import Module
 
 __all__ = [
     "ARCHITECTURE",
@@ -360,6 +361,41 @@ def layer_parts(given: Mapping[str, Float], heads: int) -> dict[str, NDArray[Any
     return {**matrices, **weights}
 
 
+def rerank_head(folder: Path, state: dict[str, Tensor], hidden: int) -> tuple[Module, ...] | None:
+    """Give the head of a cross-encoder (jina-reranker-v1-tiny-en and -turbo-en): BERT's pooler, and one score.
+
+    :param folder: of the checkpoint, for messages.
+    :param state: its parameters, name -> value.
+    :param hidden: size of the hidden states.
+    :return: Dense with tanh and Dense to one number; None where there is no classifier of one label.
+    :raises ExportError: it is incomplete, of another size, or not finite.
+    """
+    classifier = state.get("classifier.weight")
+    if classifier is None or len(classifier) != 1:
+        return None
+    shapes = {
+        "pooler.dense.weight": (hidden, hidden),
+        "pooler.dense.bias": (hidden,),
+        "classifier.weight": (1, hidden),
+        "classifier.bias": (1,),
+    }
+    for name, shape in shapes.items():
+        value = state.get(name)
+        if value is None or tuple(value.shape) != shape or not bool(torch.isfinite(value.float()).all()):
+            seen = "missing" if value is None else f"{list(value.shape)}"
+            raise ExportError(
+                f"{folder} is not a reranker: {name} is {seen}, expected finite numbers of shape {list(shape)}; "
+                "pass --without-head to export the encoder alone"
+            )
+    weights = [state[name].to(torch.float32).numpy() for name in shapes]
+    return (
+        Module(
+            "dense", hidden, hidden, {"weight": weights[0], "bias": weights[1]}, bias=True, activation="tanh"
+        ),
+        Module("dense", hidden, 1, {"weight": weights[2], "bias": weights[3]}, bias=True),
+    )
+
+
 ARCHITECTURE = Architecture(
     name="jinabert",
     title="JinaBert",
@@ -369,4 +405,5 @@ ARCHITECTURE = Architecture(
     unused_keys=UNUSED_KEYS,
     read_config=read_config,
     model=JinaBertModel,
+    head=rerank_head,
 )

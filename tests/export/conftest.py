@@ -24,6 +24,7 @@ NEED_EXTRA = {
         "jinabert",
         "models",
         "official",
+        "reranking",
         "source",
         "t5",
         "trace",
@@ -152,6 +153,21 @@ def code_state(fields: dict[str, Any], seed: int = 0) -> dict[str, Any]:
     for old, new in names.items():
         state = {key.replace(old, new): value for key, value in state.items()}
     return state
+
+
+def rerank_state(fields: dict[str, Any], seed: int = 0) -> dict[str, Any]:
+    """A cross-encoder: the plain encoder under ``bert.``, its pooler, and a classifier of one score."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed + 2)
+    d = fields["hidden_size"]
+    state = {f"bert.{key}": value for key, value in tiny_state(fields, seed).items()}
+    return state | {
+        "bert.pooler.dense.weight": torch.randn(d, d, generator=generator) * d**-0.5,
+        "bert.pooler.dense.bias": torch.randn(d, generator=generator) * 0.1,
+        "classifier.weight": torch.randn(1, d, generator=generator) * 0.5,
+        "classifier.bias": torch.randn(1, generator=generator),
+    }
 
 
 def t5_fields(**changes: Any) -> dict[str, Any]:
