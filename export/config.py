@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from export.errors import ExportError
-from export.layouts import check_file
 
-__all__ = ["CONFIG", "DEFAULT_MAX_TOKENS", "fraction", "read_json", "require", "size"]
+__all__ = ["CONFIG", "DEFAULT_MAX_TOKENS", "check_file", "fraction", "read_json", "require", "size"]
 
 CONFIG = "config.json"
 DEFAULT_MAX_TOKENS = 8192
@@ -17,6 +17,30 @@ DEFAULT_MAX_TOKENS = 8192
 # Far beyond any model; a size above is damage, and would end in an overflow or in hours of making layers.
 _LARGEST_OTHER = 1 << 24
 _LARGEST = {"num_hidden_layers": 1 << 10, "num_layers": 1 << 10}
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_LFS_LARGEST = 1024  # bytes; a pointer has about 130
+
+
+def check_file(path: Path) -> None:
+    """Refuse what stands in a file's place and is not the file.
+
+    :param path: a file that is to be read; it may be missing.
+    :raises ExportError: it is a link to nothing, or a Git LFS pointer.
+    """
+    if path.is_symlink() and not path.exists():
+        raise ExportError(
+            f"{path} is a link to {str(path.readlink())!r}, which is not there: fetch the checkpoint again"
+        )
+    if not path.is_file() or path.stat().st_size > _LFS_LARGEST:
+        return
+    content = path.read_bytes()
+    if content.startswith(_LFS_POINTER):
+        size = re.search(rb"^size (\d+)", content, re.MULTILINE)
+        told = f" (of {int(size[1]):,} bytes)" if size else ""
+        raise ExportError(
+            f"{path} is a Git LFS pointer in place of the file{told}: run `git lfs install` and `git lfs pull` in "
+            f"{path.parent}, or fetch the file again"
+        )
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from export.config import read_json
+from export.config import check_file, read_json
 from export.errors import ExportError, listing
-from export.layouts import check_file, checkpoint_root
+from export.layouts import checkpoint_root
 from export.models import load_config
 from runtime.manifest import SIMILARITIES
 from runtime.modules import Module, array_shapes

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from export.config import check_file, read_json
 from export.errors import ExportError, listing
 
-__all__ = ["check_file", "checkpoint_root", "shard_map", "weight_files"]
+__all__ = ["checkpoint_root", "shard_map", "weight_files"]
 
 SAFETENSORS, SAFETENSORS_INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED, PICKLED_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
@@ -19,8 +20,6 @@ PICKLED, PICKLED_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 WEIGHTS = (SAFETENSORS, SAFETENSORS_INDEX, PICKLED, PICKLED_INDEX)
 
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
-_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-_LFS_LARGEST = 1024  # bytes; a pointer has about 130
 
 # What stands where weights should, by the pattern of its name -> what it is, and what to do.
 _OTHER_WEIGHTS = (
@@ -88,28 +87,6 @@ def checkpoint_root(folder: Path) -> Path:
     raise ExportError(f"{folder / 'config.json'} is missing: {hint}")
 
 
-def check_file(path: Path) -> None:
-    """Refuse what stands in a file's place and is not the file.
-
-    :param path: a file that is to be read; it may be missing.
-    :raises ExportError: it is a link to nothing, or a Git LFS pointer.
-    """
-    if path.is_symlink() and not path.exists():
-        raise ExportError(
-            f"{path} is a link to {str(path.readlink())!r}, which is not there: fetch the checkpoint again"
-        )
-    if not path.is_file() or path.stat().st_size > _LFS_LARGEST:
-        return
-    content = path.read_bytes()
-    if content.startswith(_LFS_POINTER):
-        size = re.search(rb"^size (\d+)", content, re.MULTILINE)
-        told = f" (of {int(size[1]):,} bytes)" if size else ""
-        raise ExportError(
-            f"{path} is a Git LFS pointer in place of the file{told}: run `git lfs install` and `git lfs pull` in "
-            f"{path.parent}, or fetch the file again"
-        )
-
-
 def weight_files(folder: Path) -> list[Path]:
     """Find the files that hold the weights of an encoder.
 
@@ -145,8 +122,6 @@ def shard_map(index: Path) -> dict[str, str]:
     :return: key -> file name; nothing for a file that is no index.
     :raises ExportError: the index is broken, or names something other than files beside it.
     """
-    from export.config import read_json
-
     if index.suffix != ".json":
         return {}
     shards = read_json(index).get("weight_map")
@@ -159,8 +134,6 @@ def shard_map(index: Path) -> dict[str, str]:
 
 
 def _base_of_adapter(path: Path) -> str:
-    from export.config import read_json
-
     try:
         base = read_json(path).get("base_model_name_or_path")
     except ExportError:

@@ -35,6 +35,7 @@ from export import (
 )
 from export.config import read_json
 from export.errors import ExportError
+from export.gates import Subject
 from export.token_vectors import write_token_arrays
 from export.verify import Figures, Progress
 from export.vocabulary import Vocabulary, load_vocabulary
@@ -299,7 +300,7 @@ def _is_reranker(settings: Settings, backbone: Path) -> bool:
 
 
 def _official(
-    settings: Settings, model: EncoderModel, subject: official.Subject, progress: Progress
+    settings: Settings, model: EncoderModel, subject: Subject, progress: Progress
 ) -> Figures | None:
     """Check published figures: enforced for official weights, known by name or vectors; where config.json alone claims
     an official name, a miss is only said, since a fine-tuned checkpoint keeps the name of what it was made from."""

@@ -9,7 +9,7 @@ compared by cosine), of transformers.js (``packages/transformers/tests/models``)
 
 from __future__ import annotations
 
-from export.official import (
+from export.gates import (
     Digits,
     Direction,
     Gate,

@@ -39,6 +39,21 @@ PUBLIC = [
 ]
 
 
+# runtime/ from the ground up: a file or folder may import what is in a line above its own, and its own folder.
+LAYERS = [
+    "errors",
+    "files pooling prompts resources tokenization",
+    "modules multivector",
+    "manifest",
+    "batching bundled session",
+    "model",
+    "chunking cli reranker",
+    "embedder",
+    "api",
+    "bulk embed handlers integrations serve",  # the doors: none knows of another
+]
+
+
 def imported(file: Path) -> Iterator[str]:
     """Top-level names of the absolute imports anywhere in a file, inside functions too."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
@@ -46,6 +61,47 @@ def imported(file: Path) -> Iterator[str]:
             yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             yield (node.module or "").partition(".")[0]
+
+
+def modules_of(package: str) -> dict[str, Path]:
+    """Files of a package by the name under which they are imported."""
+    files = (ROOT / package).rglob("*.py")
+    names = {".".join(file.relative_to(ROOT).with_suffix("").parts): file for file in files}
+    return {name.removesuffix(".__init__"): file for name, file in names.items()}
+
+
+def dependencies(name: str, modules: dict[str, Path]) -> Iterator[str]:
+    """Which of the modules a module imports, inside functions too but not for types alone."""
+    tree = ast.parse(modules[name].read_text(encoding="utf-8"))
+    branches = (node for node in ast.walk(tree) if isinstance(node, ast.If))
+    for_types = {
+        inner
+        for branch in branches
+        if isinstance(branch.test, ast.Name) and branch.test.id == "TYPE_CHECKING"
+        for inner in ast.walk(branch)
+    }
+    package = name.split(".") if modules[name].name == "__init__.py" else name.split(".")[:-1]
+    for node in ast.walk(tree):
+        if node in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in modules)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            origin = ".".join([*above, *([node.module] if node.module else [])])
+            for alias in node.names:
+                found = f"{origin}.{alias.name}"
+                yield from (
+                    one
+                    for one in (found, origin)
+                    if one in modules and not (one == origin and found in modules)
+                )
+
+
+def layer_of(name: str) -> tuple[int, str]:
+    """Number of a module's line in LAYERS, and the name there."""
+    room = name.split(".")[1]
+    return next(number for number, line in enumerate(LAYERS) if room in line.split()), room
 
 
 def run_fresh(code: str) -> str:
@@ -81,6 +137,24 @@ def test_runtime_tests_need_nothing_of_the_export(file: Path) -> None:
         "safetensors",
         "huggingface_hub",
     }
+
+
+@pytest.mark.parametrize("package", ["runtime", "export"])
+def test_no_file_imports_itself_by_way_of_others(package: str) -> None:
+    modules = modules_of(package)
+    waiting = {name: set(dependencies(name, modules)) - {name} for name in modules}
+    while ready := [name for name, needed in waiting.items() if not needed & waiting.keys()]:
+        for name in ready:
+            del waiting[name]
+    assert not waiting
+
+
+@pytest.mark.parametrize("name", [name for name in modules_of("runtime") if name != "runtime"])
+def test_runtime_imports_go_downwards(name: str) -> None:
+    layer, room = layer_of(name)
+    for imported_name in set(dependencies(name, modules_of("runtime"))) - {"runtime"}:
+        below, other = layer_of(imported_name)
+        assert below < layer or other == room, f"{name} imports {imported_name}"
 
 
 def test_there_are_runtime_files_to_check() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from export import gates as gates_of
 from export import official, published
 from export.errors import ExportError
 from runtime.tokenization.wordpiece import WordPiece
@@ -52,14 +53,14 @@ class Published:
         pairs = []
         for gate in published.OFFICIAL[name].gates:
             match gate:
-                case official.Ids():
+                case gates_of.Ids():
                     self.known[gate.text] = list(gate.expected)
-                case official.Digits():
+                case gates_of.Digits():
                     vector = np.zeros(40)
                     vector[gate.first : gate.first + len(gate.values)] = gate.values
                     vector[20] = math.sqrt(1 - vector @ vector) if gate.unit else 3.0
                     self.means[gate.text] = vector * (7 if gate.unit else 1)
-                case official.Direction():
+                case gates_of.Direction():
                     unit = 1 if abs(gate.start[0]) < 0.1 and not gate.end else gate.norm
                     vector = np.zeros(40)
                     vector[: len(gate.start)] = np.array(gate.start) / unit
@@ -67,11 +68,11 @@ class Published:
                     self.means[gate.text] = vector * gate.norm
                     free = 20 + len(pairs)
                     self.means[gate.text][free] = gate.norm * math.sqrt(1 - vector @ vector)
-                case official.PairCosine():
+                case gates_of.PairCosine():
                     pairs.append(gate)
-                case official.HiddenStates():
+                case gates_of.HiddenStates():
                     self.corner = np.array(gate.values)
-                case official.Scores():
+                case gates_of.Scores():
                     self.scores |= {
                         (gate.query, document): value
                         for document, value in zip(gate.documents, gate.values, strict=True)
@@ -105,9 +106,9 @@ def without_hashes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Texts whose hashes alone are published cannot be made up."""
     entry = published.OFFICIAL[name]
     kept = tuple(
-        gate for gate in entry.gates if not isinstance(gate, official.IdHash | official.TokenizerHash)
+        gate for gate in entry.gates if not isinstance(gate, gates_of.IdHash | gates_of.TokenizerHash)
     )
-    monkeypatch.setitem(published.OFFICIAL, name, official.Official(entry.shape, kept))
+    monkeypatch.setitem(published.OFFICIAL, name, gates_of.Official(entry.shape, kept))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -129,17 +130,17 @@ def test_each_figure_that_is_missed_is_refused(
     for gate in published.OFFICIAL[name].gates:
         subject = Published(name, tmp_path)
         match gate:
-            case official.Ids():
+            case gates_of.Ids():
                 subject.known[gate.text] = subject.known[gate.text][:-1]
-            case official.Digits() | official.Direction():
+            case gates_of.Digits() | gates_of.Direction():
                 subject.means[gate.text] = subject.means[gate.text] + 0.5
-            case official.PairCosine():
+            case gates_of.PairCosine():
                 subject.means[gate.texts[1]][21] *= -1
                 subject.means[gate.texts[1]][20] += 4
-            case official.HiddenStates():
+            case gates_of.HiddenStates():
                 assert subject.corner is not None
                 subject.corner[0, 0] += 0.01
-            case official.Scores():
+            case gates_of.Scores():
                 subject.scores[gate.query, gate.documents[0]] += 0.01
         with pytest.raises(ExportError) as caught:
             official.check(name, subject)
@@ -175,7 +176,7 @@ def test_hashes_are_llama_cpps() -> None:
     for names, digest in golden["hash"].items():
         for name in names.split(" = "):
             gates = published.OFFICIAL[name].gates if name in published.OFFICIAL else ()
-            hashes = [gate.digest for gate in gates if isinstance(gate, official.IdHash)]
+            hashes = [gate.digest for gate in gates if isinstance(gate, gates_of.IdHash)]
             assert hashes in ([], [digest]), name
             assert hashes or "gpt2" in name, name
 
@@ -189,7 +190,7 @@ def test_the_hash_gate_passes_with_the_vocabulary_of_base_en() -> None:
             return tokenizer.encode(text)
 
     name = f"{HUB}base-en"
-    gate = next(gate for gate in published.OFFICIAL[name].gates if isinstance(gate, official.IdHash))
+    gate = next(gate for gate in published.OFFICIAL[name].gates if isinstance(gate, gates_of.IdHash))
     assert gate.run(Subject(name, GOLDEN)).passed
 
 
@@ -201,7 +202,7 @@ def test_full_vectors_pass_where_their_ends_are_compared(tmp_path: Path) -> None
     for text, vector in zip(golden["texts"], golden["vectors"], strict=True):
         subject.means[text] = np.array(vector)
     gates = published.OFFICIAL[name].gates
-    compared = [gate for gate in gates if isinstance(gate, official.Direction | official.PairCosine)]
+    compared = [gate for gate in gates if isinstance(gate, gates_of.Direction | gates_of.PairCosine)]
     assert len(compared) == 3
     for gate in compared:
         outcome = gate.run(subject)
@@ -216,7 +217,7 @@ def test_hash_of_a_tokenizer_file(tmp_path: Path, as_lists: bool) -> None:
     (tmp_path / "tokenizer.json").write_text(json.dumps({"model": model}), encoding="utf-8")
     hashes = [hashlib.sha256(text.encode()).hexdigest() for text in ('["a","b","ab"]', '["a b"]')]
     subject = Published(f"{HUB}base-en", tmp_path)
-    assert official.TokenizerHash("x", *hashes).run(subject).passed
-    assert not official.TokenizerHash("x", *hashes[::-1]).run(subject).passed
+    assert gates_of.TokenizerHash("x", *hashes).run(subject).passed
+    assert not gates_of.TokenizerHash("x", *hashes[::-1]).run(subject).passed
     (tmp_path / "tokenizer.json").unlink()
-    assert official.TokenizerHash("x", *hashes).run(subject) is None
+    assert gates_of.TokenizerHash("x", *hashes).run(subject) is None
