@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator, Sequence
-    from typing import Any, BinaryIO
+    from typing import Any
 
     from .embedder import Embedder
 
@@ -30,7 +30,10 @@ examples:
   python -m runtime.embed --prompt-name query --stats "weather today"
   python -m runtime.embed --max-length 32768 --overflow error --input long.txt
 
-A text file is UTF-8 with one text a line; an empty line is an empty text, so that vector n belongs to line n.
+An input is what its first bytes say: text (UTF-8 or UTF-16) with one text a line, JSON lines, a JSON array, CSV (by
+its name), Parquet, and each of them packed with gzip, bzip2, xz, zstd or lz4 (zstd, lz4 and Parquet need pyarrow). In
+text an empty line is an empty text, so that vector n belongs to line n; in JSON lines and CSV blank lines are skipped
+and counted.
 Vectors go to standard output, everything else to standard error.
 exit status: 0 all went well, 1 an output or the machine failed, 2 an argument, an input or the model is
 wrong, 130 Ctrl-C, 141 nobody reads standard output any more.
@@ -51,16 +54,9 @@ def parser() -> command.Parser:
     )
     add("--input", metavar="FILE", help="read texts from FILE, one a line; - for standard input")
     command.add_field(
-        options,
-        "the input is JSON lines, and NAME the field with the text (a FILE ending in"
-        " .jsonl or .ndjson is read so by itself, NAME being text)",
+        options, "field or column with the text, of JSON, CSV or Parquet; a.b for b within a (default: text)"
     )
-    add(
-        "--errors",
-        choices=("strict", "replace"),
-        default="strict",
-        help="invalid UTF-8 in the input: strict refuses it, replace reads it as U+FFFD (default: %(default)s)",
-    )
+    command.add_reading(options)
     command.add_model(options)
     add("--output", metavar="FILE", help="write to FILE (complete or not at all) instead of standard output")
     command.add_force(options, "replace FILE if it exists")
@@ -133,7 +129,7 @@ def _check(options: argparse.Namespace) -> None:
     if options.texts and options.input is not None:
         raise InputError("TEXT and --input together: give one of them")
     if options.texts and options.field is not None:
-        raise InputError("--field is for JSON lines from --input or standard input, not for TEXT arguments")
+        raise InputError("--field is for --input or standard input, not for TEXT arguments")
     if options.format is None:
         options.format = "text" if options.similarity else "jsonl"
     if options.format == "npy" and options.output is None:
@@ -272,30 +268,19 @@ def _windows(options: argparse.Namespace) -> Iterator[list[str]]:
 
 def _texts(options: argparse.Namespace) -> Iterator[str]:
     if options.input is None:
-        yield from options.texts
-    elif options.input == "-":
-        if sys.stdin is None:
-            raise InputError("--input -: standard input is closed")
-        yield from _read(sys.stdin.buffer, "standard input", options.field, options.errors)
-    else:
-        name: str = options.input
-        with _open(name) as stream:
-            key = "text" if name.lower().endswith((".jsonl", ".ndjson")) else None
-            yield from _read(stream, name, options.field or key, options.errors)
-
-
-def _open(name: str) -> BinaryIO:
-    try:
-        return open(name, "rb")
-    except OSError as error:
-        raise InputError(f"--input {name!r}: cannot be read ({error.strerror})") from None
-
-
-def _read(stream: BinaryIO, name: str, key: str | None, errors: str) -> Iterator[str]:
+        return iter(options.texts)
     from .cli import reading
+    from .cli.sources import ReadOptions
 
-    source = reading.lines(stream, name, errors)
-    return reading.field(source, name, key) if key is not None else source
+    how = ReadOptions(
+        options.field,
+        format=options.input_format,
+        encoding=options.encoding,
+        errors=options.errors,
+        delimiter=options.delimiter,
+        quoting=options.quoting,
+    )
+    return reading.texts(options.input, how, lambda line: None if options.quiet else command.say(NAME, line))
 
 
 def _similarity(embedder: Embedder, options: argparse.Namespace, encoder: CorpusEncoder, writer: Any) -> None:

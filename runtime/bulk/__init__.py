@@ -1,7 +1,24 @@
-"""Whole corpora: files of texts in, shards of vectors out, over many processes or a Ray cluster.
+"""Whole corpora: files of texts in, parts of vectors out, and a function for the engines that do more than one machine.
 
-`python -m runtime.bulk --help` is the way in. Needs the extra `bulk` (pyarrow, tqdm); `--engine ray` the extra `ray`,
-spark.py the extra `spark`. Nothing else of runtime/ imports this package.
+`embed_files` and `python -m runtime.bulk` are a resumable job on one machine; `ArrowEmbedder` is a function of Arrow
+data for Ray Data, Spark, datasets, Dask, Daft and Lance. Needs the extra `bulk` (pyarrow, tqdm). Nothing else of
+runtime/ imports this package.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .arrow import ArrowEmbedder
+    from .job import Summary, embed_files
+
+__all__ = ["ArrowEmbedder", "Summary", "embed_files"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(".arrow" if name == "ArrowEmbedder" else ".job", __name__), name)

@@ -1,80 +1,78 @@
-"""`python -m runtime.bulk INPUT --output OUT`: the command line of bulk jobs.
+"""`python -m runtime.bulk INPUT... --output OUT`: the command line of jobs over whole corpora.
 
-This file parses, checks and tells; the work is in the other files of this folder.
+This file parses and tells; the work is in job.py.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
-import signal
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING
 
-from runtime.errors import JinaBertError
+from runtime.cli import command
+from runtime.errors import InputError
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
 EXAMPLES = """\
 examples:
-  python -m runtime.bulk corpus.parquet --output vectors --text-column body --id-column id --keep title,year
+  python -m runtime.bulk corpus.parquet --output vectors --field body --id-column id --keep title,year
   python -m runtime.bulk corpus.parquet --output vectors --filter 'year >= 2020 and language in ("en", "de")'
-  python -m runtime.bulk 'crawl/*.jsonl' --output vectors --id-column id:int64 --dtype float16 --resume
-  python -m runtime.bulk table.csv --output vectors --format npy --id-column id
-  python -m runtime.bulk notes/ --output vectors                 # a folder of .txt and .md files, a vector each
-  python -m runtime.bulk s3://bucket/corpus/ --output s3://bucket/vectors --engine ray --ray-address auto
+  python -m runtime.bulk 'crawl/*.jsonl.gz' --output vectors --id-column id:int64 --dtype float16 --resume
+  python -m runtime.bulk collection.tsv --output vectors --quoting none --format npy --id-column id
+  python -m runtime.bulk corpus.txt --output vectors         # a vector a line
+  python -m runtime.bulk notes/ --output vectors             # a folder of .txt and .md files: a vector a file
 
-OUT holds part-00000.parquet and so on, one file a shard, with the vectors as FixedSizeList beside the id and what
---keep names; or part-00000.npy with part-00000.ids.npy. A shard's file is there whole or not at all. _manifest.json
-says what the job is made from and which shards are done (rows, sizes, SHA-256). Rows that cannot be embedded (null,
-no string, no UTF-8, no JSON, too long with --overflow error) go to _rejects.jsonl with their number and the reason.
+OUT holds part-00000.parquet and so on, with the vectors as FixedSizeList beside the id and what --keep names; or
+part-00000.npy with part-00000.ids.npy. Rows that cannot be embedded (null, no string, not UTF-8, no JSON, an ambiguous
+quote, too long with --overflow error) are in _rejects.jsonl with file, line and reason; numbers count from 1. At the
+end every row is accounted for: rows = vectors + rejected.
 
-After a stop, a crash or kill -9, the same command with --resume does what is not done, and nothing twice; the result is
-the same to the bit. It refuses if input, model or options have changed. Processes, threads and engine may change.
+After a stop, a crash or kill -9, the same command with --resume does what is not done, and nothing twice; the files are
+the same to the bit. It refuses if input, model or options have changed. Processes and threads may.
 
-exit status: 0 all rows are done (rejected ones are counted, not an error), 1 a worker, an output or the machine failed,
-2 an argument, the input or the model is wrong, 130 or 143 stopped by Ctrl-C or SIGTERM.
+exit status: 0 all rows are done, and no more were rejected than --max-rejects; 1 more were, all were, a file could not
+be read to its end, or a worker, an output or the machine failed; 2 an argument, the input or the model is wrong; 130 or
+143 stopped by Ctrl-C or SIGTERM.
 """
+KEPT = ": what is done is kept, go on with --resume"
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line's options."""
-    options = argparse.ArgumentParser(
-        prog="python -m runtime.bulk",
-        description="Embed a corpus into shards of vectors, on many processors or a Ray cluster; it can be resumed.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+def parser() -> command.Parser:
+    """Make the parser of the command line."""
+    options = command.Parser(
+        "runtime.bulk",
+        "Embed a corpus into files of vectors, on all CPU cores of a machine; it can be resumed.",
+        EXAMPLES,
+        "bulk",
     )
-    options.add_argument(
-        "input",
+    add = options.add_argument
+    add(
+        "source",
         metavar="INPUT",
-        help="a file, a folder, or a pattern in quotes; or a URI: s3://, gs://, hdfs://",
+        nargs="+",
+        help="a file, a folder, a pattern in quotes, or a URI: s3://, gs://, hdfs://",
     )
-    options.add_argument("--output", metavar="OUT", required=True, help="folder of the output, or a URI")
-    options.add_argument(
-        "--resume", action="store_true", help="go on with the job in OUT, or begin if there is none"
+    add("--output", metavar="OUT", dest="target", required=True, help="folder of the output, or a URI")
+    add("--resume", action="store_true", help="go on with the job in OUT, or begin if there is none")
+    command.add_force(options, "remove the job in OUT and begin again")
+    add(
+        "--dry-run",
+        action="store_true",
+        help="show columns, first texts, tokens and the time it takes; write nothing",
     )
 
     group = options.add_argument_group("input")
     add = group.add_argument
-    add(
-        "--input-format",
-        choices=("parquet", "jsonl", "csv", "text"),
-        help="text: a file is a text (default: by the files' names: .parquet, .jsonl, .csv or .tsv, .txt or .md)",
-    )
-    add(
-        "--text-column",
-        metavar="NAME",
-        default="text",
-        help="column or field with the text (default: %(default)s)",
+    command.add_field(
+        group, "column or field with the text; a.b for b within a (default: %(default)s)", "text"
     )
     add(
         "--id-column",
         metavar="NAME[:TYPE]",
-        help="column to keep as the id (default: none; the output has the number of the row in the whole input, from 0,"
-        " as `row`, or the name of the file as `file` for a folder of texts)",
+        help="column to keep as the id (default: none; the output has `row`, the number of the row in the whole input"
+        " from 1, or `file` for texts of a file each)",
     )
     add(
         "--keep",
@@ -95,26 +93,32 @@ def parser() -> argparse.ArgumentParser:
         metavar="N-M,...",
         help="only these row groups of Parquet, counted through all files from 0",
     )
-    add("--delimiter", metavar="C", help="of CSV (default: a comma, a tab for .tsv)")
+    add(
+        "--unit",
+        choices=("line", "file"),
+        help="of texts, what a vector is made of (default: a line of a file that is named, a file of a folder)",
+    )
+    command.add_reading(group)
+    add(
+        "--max-rejects",
+        metavar="N|P%",
+        default="1%",
+        help="more rejected rows, or a larger share of all, end with exit status 1 (default: %(default)s)",
+    )
 
     group = options.add_argument_group("vectors")
     add = group.add_argument
-    add("--model", metavar="DIR", help="model folder made by python -m export (default: the bundled model)")
-    add("--verify", action="store_true", help="compare the SHA-256 of the model's files before using it")
-    add("--max-length", type=int, metavar="N", help="most tokens of a text (default: the model's)")
+    command.add_model(group)
+    command.add_max_length(group)
+    command.add_overflow(group, "a longer text is cut, or rejected (default: %(default)s)")
+    command.add_dimensions(group)
+    command.add_normalize(group)
+    command.add_prompt(group)
     add(
-        "--overflow",
-        choices=("truncate", "error"),
-        default="truncate",
-        help="a longer text is cut, or rejected (default: %(default)s)",
+        "--dedupe",
+        action="store_true",
+        help="embed equal texts once (as far as the last 128 MiB of vectors reach)",
     )
-    add(
-        "--dimensions",
-        type=int,
-        metavar="N",
-        help="keep the first N numbers of a vector, of a model exported with --rotate (default: all)",
-    )
-    add("--no-normalize", action="store_true", help="leave vectors at their length instead of making it 1")
 
     group = options.add_argument_group("output")
     add = group.add_argument
@@ -123,35 +127,23 @@ def parser() -> argparse.ArgumentParser:
     add("--vector-column", metavar="NAME", default="embedding", help="default: %(default)s")
     add(
         "--shard-rows",
-        type=int,
+        type=command.integer(1),
         metavar="N",
-        help="rows of input in a shard, which ends earlier at 4 MiB of text: what a kill can cost each process, and"
-        " what --format npy holds in memory (default: 8192)",
+        help="rows of input in a part (default: 512 in the first, twice as many in each after it up to 8192); long"
+        " texts make it smaller",
     )
 
     group = options.add_argument_group("where it runs")
-    add = group.add_argument
-    add("--engine", choices=("processes", "ray"), default="processes", help="default: %(default)s")
-    add(
+    group.add_argument(
         "--processes",
-        type=int,
+        type=command.integer(1),
         metavar="N",
-        help="workers with a model each (default: as many as processors / threads and memory allow; with --engine ray"
-        " as many as the cluster's)",
+        help="workers with a model each (default: as many as CPU cores / threads and memory allow)",
     )
-    add("--threads", type=int, metavar="N", help="of each worker (default: 1, or processors / processes)")
-    add(
-        "--ray-address",
-        metavar="ADDRESS",
-        help="cluster to join, as ray.init takes it: auto or HOST:PORT (default: RAY_ADDRESS, else a local one)",
-    )
-    add("--progress", action=argparse.BooleanOptionalAction, help="draw progress (default: on a terminal)")
-    add("--quiet", action="store_true", help="no progress and no summary")
+    command.add_threads(group, "of each worker (default: 1, or CPU cores / processes)")
+    command.add_progress(group)
+    group.add_argument("--quiet", action="store_true", help="no progress, and nothing told but errors")
     return options
-
-
-class Stopped(BaseException):
-    """SIGTERM came."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -160,65 +152,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :param arguments: without the program's name; None for sys.argv.
     :return: exit status.
     """
-    options = parser().parse_args(arguments)
-    stopped = False
+    return parser().run(_main, arguments, unfinished=KEPT, sigterm_status=command.SIGTERM_STATUS)
 
-    def stop(*_: Any) -> NoReturn:
-        nonlocal stopped
-        stopped = True
-        raise Stopped
 
-    before = signal.signal(signal.SIGTERM, stop)
+def _main(options: argparse.Namespace) -> int:
     try:
-        from .run import run
+        from . import job
     except ImportError as error:
-        return _missing(error, "bulk")
-    from .job import JobError
-
-    try:
-        try:
-            return run(options, _say)
-        except Exception:
-            if stopped:  # inside a library, which made an error of its own of it
-                raise Stopped from None
-            raise
-    except JobError as error:
-        return _fail(f"{error}: what is done is kept, go on with --resume", 1)
-    except MemoryError as error:
-        return _fail(str(error) or "not enough memory", 1)
-    except JinaBertError as error:
-        return _fail(error, 2)
-    except ImportError as error:
-        return _missing(error, options.engine if options.engine == "ray" else "bulk")
-    except OSError as error:
-        name = f"{error.filename}: " if error.filename else ""
-        lines = (error.strerror or str(error)).splitlines() or ["failed"]
-        return _fail(f"{name}{lines[0]}: what is done is kept, go on with --resume", 1)
-    except KeyboardInterrupt:
-        return _fail("interrupted: what is done is kept, go on with --resume", 130)
-    except Stopped:
-        return _fail("stopped by SIGTERM: what is done is kept, go on with --resume", 143)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _missing(error: ImportError, extra: str) -> int:
-    name = (error.name or "").partition(".")[0] or str(error)
-    return _fail(f'{name} is not installed: pip install "jinabert-runtime[{extra}]"', 2)
-
-
-def _say(message: object) -> None:
-    if sys.stderr is not None:
-        try:
-            sys.stderr.write(f"bulk: {message}\n")
-            sys.stderr.flush()
-        except OSError:  # closed or full: no reason for work that is right to end in an error
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-
-
-def _fail(message: object, status: int) -> int:
-    _say(message)
-    return status
+        raise InputError(
+            f'{error.name or error} is not installed: pip install "jinabert-runtime[bulk]"'
+        ) from None
+    values = vars(options)
+    quiet = values.pop("quiet")
+    if quiet:
+        values["progress"] = False
+    summary = job.embed_files(**values, say=lambda line: None if quiet else command.say("bulk", line))
+    if not quiet and not options.dry_run:
+        command.say("bulk", job.tell(summary))
+    if summary.problem is not None:
+        command.say("bulk", summary.problem)
+    return 0 if summary.problem is None else 1
 
 
 if __name__ == "__main__":

@@ -1,61 +1,64 @@
 """How many processes, with how many threads each.
 
-A process with one thread for each processor, since that measures best: on 2 processors `python -m tests.bench bulk`
-found 0.94 of the rate of a plain encode with 2 processes, and 0.75 with one process of 2 threads, which wait for each
-other at the end of each window of rows. More processors were not to be had: measure there, and set --processes and
---threads. What speaks for threads is memory, so they take over where processes no longer fit into it.
+A process with one thread for each CPU core measures best (`python -m tests.bench bulk`): tokens are made in all of them
+at once, and none waits for another. What speaks for threads is memory, so they take over where processes no longer fit.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from runtime.api import budget
+from runtime.errors import InputError
 from runtime.resources import MAX_DEFAULT_THREADS, cpu_quota, memory_limit
-
-from .processes import Settings
 
 if TYPE_CHECKING:
     from runtime.manifest import Manifest
 
-DEFAULT_THREADS = 1  # of each process, see above
-PROCESS_BYTES = 160 << 20  # Python, numpy, pyarrow, onnxruntime and a window of rows
+PROCESS_BYTES = 160 << 20  # Python, numpy, pyarrow, onnxruntime and a unit of rows
+MOST_EACH = 4  # processes for each CPU core; more only take memory
+
+
+class Layout(NamedTuple):
+    """How a job runs; nothing of it changes the output."""
+
+    processes: int
+    threads: int  # of each
 
 
 def choose(
     processes: int | None, threads: int | None, manifest: Manifest, max_length: int, root: str = "/"
-) -> Settings:
-    """Processes and threads where they are not given: together as many as processors, as far as memory allows.
+) -> Layout:
+    """Processes and threads where they are not given: together as many as CPU cores, as far as memory allows.
 
     :param processes: as given; None to choose.
     :param threads: of each, as given; None to choose.
     :param manifest: of the model.
     :param max_length: tokens of the longest text.
     :param root: folder that stands for the root of the file system (tests pass another one).
+    :raises InputError: more than can help.
     """
-    processors = _processors(root)
-    if threads is None:
-        threads = (
-            DEFAULT_THREADS
-            if processes is None
-            else max(1, min(processors // processes, MAX_DEFAULT_THREADS))
-        )
-    if processes is None:
-        processes = max(1, processors // threads)
-        free = _memory(root)
-        if free is not None:
-            each = (
-                PROCESS_BYTES + budget.model_bytes(manifest) + budget.run_bytes(max_length, manifest, threads)
+    cores = _cores(root)
+    for name, value in (("processes", processes), ("threads", threads)):
+        if value is not None and not 1 <= value <= max(16, MOST_EACH * cores):
+            raise InputError(
+                f"--{name} {value}: must be 1 to {max(16, MOST_EACH * cores)}: there are {cores} CPU cores"
             )
-            fit = max(1, free // each - 1)  # the parent is one more, though without a model
+    if threads is None:
+        threads = 1 if processes is None else max(1, min(cores // processes, MAX_DEFAULT_THREADS))
+    if processes is None:
+        processes, free = max(1, cores // threads), _memory(root)
+        if free is not None:
+            model, run = budget.model_bytes(manifest), budget.run_bytes(max_length, manifest, threads)
+            fit = max(1, free // (PROCESS_BYTES + model + run) - 1)  # the parent is one more, without a model
             if fit < processes:
-                processes, threads = fit, max(threads, min(processors // fit, MAX_DEFAULT_THREADS))
-    return Settings(processes, threads)
+                processes, threads = fit, max(threads, min(cores // fit, MAX_DEFAULT_THREADS))
+    return Layout(processes, threads)
 
 
-def _processors(root: str) -> int:
+def _cores(root: str) -> int:
     try:
         count = len(os.sched_getaffinity(0))
     except (AttributeError, OSError):  # not Linux

@@ -1,366 +1,427 @@
-"""Rows of a span: texts that can be embedded with the columns kept beside them, and rejects with the reason why not."""
+"""Rows of the input, read once and in order, cut into units of work.
+
+A unit is what a worker embeds at a time: some hundred rows, of one file or of several small ones. Units make parts, the
+files of the output. Where they begin and end follows from the input and --shard-rows alone, so that a resumed job makes
+the same files, and each unit knows the place where the next one begins, so that nothing before it is read again (a
+compressed file, and one that is not UTF-8, is unpacked from its beginning).
+"""
 
 from __future__ import annotations
 
-import csv
 import json
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.dataset as ds
 
-from . import columns, filters
-from .job import FILE, ROW
-from .lines import MAX_LINE_BYTES, Lines
+from runtime.cli.sources import ReadOptions, Source, field_of, has_field, missing, text_of
+from runtime.cli.streams import DamagedError
+from runtime.errors import InputError
+
+from . import columns
+from .arrow import column_of, texts_of
+from .storage import reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from .job import Job, Span
-    from .storage import Storage
+    from .columns import Column
+    from .inputs import File, Files
 
-WINDOW_ROWS = 2048  # that are in memory at once, encoded together, and a row group of the output
-WINDOW_BYTES = 4 << 20
-UTF8_MARK = b"\xef\xbb\xbf"
-
-
-class Reject(NamedTuple):
-    """A row without a vector."""
-
-    row: int  # in the whole input, from 0
-    file: str
-    file_row: int  # in its file, from 0
-    reason: str
-
-    def line(self) -> str:
-        """As a line of JSON."""
-        return json.dumps(self._asdict()) + "\n"
+UNIT_ROWS = 1024
+UNIT_CHARACTERS = 128 << 10
+SHARD_ROWS = 8192
+SHARD_CHARACTERS = 4 << 20  # minutes of work for a CPU core
+FIRST_ROWS, FIRST_CHARACTERS = 512, 32 << 10  # of the first part, and twice as many of each after it
+MOST_BYTES = 64 << 20  # of a row
+PARQUET_BATCH_BYTES = 4 << 20
+ROW, FILE = "row", "file"  # columns of the output where there is no id
 
 
-class Window(NamedTuple):
-    """Some rows in the order of the input."""
+class Place(NamedTuple):
+    """Where a row begins."""
 
-    texts: list[str]
-    places: list[tuple[int, str, int]]  # of each text: its row in the input, its file, its row there
-    table: Any  # pyarrow.Table of what is kept, a row for each text
-    rejects: list[Reject]
-    rows: int  # of input that it took, filtered ones included
+    file: int = 0  # its number
+    end: int = 0  # Source.rows' own; Parquet: row of the file, from 0
+    line: int = 0  # the line there; 0 for the beginning of a file
+    file_row: int = 1  # in its file
+    row: int = 1  # in the whole input
 
-    def take(self, kept: list[int], rejects: list[Reject]) -> Window:
-        """The rows of these numbers, and more rejects."""
-        return Window(
-            [self.texts[number] for number in kept],
-            [self.places[number] for number in kept],
-            self.table.take(pa.array(kept, pa.int64())),
-            sorted(self.rejects + rejects),
-            self.rows,
+
+class Record(NamedTuple):
+    """A row that was read."""
+
+    text: str
+    problem: str | None
+    kept: Any  # values of the kept columns; of Parquet (table, number of the row in it)
+    line: int | None
+    end: int
+    file_row: int = 0  # of Parquet
+
+
+@dataclass
+class Unit:
+    """Rows that are embedded together."""
+
+    part: int
+    texts: list[str] = field(default_factory=list)
+    places: list[tuple[int, str, int, int | None]] = field(
+        default_factory=list
+    )  # row, file, row and line in it
+    kept: list[Any] = field(default_factory=list)  # of each text
+    rejects: list[dict[str, Any]] = field(default_factory=list)
+    rows: int = 0  # rejected ones included
+    filtered: int = 0
+    blank: int = 0
+    failed: list[str] = field(default_factory=list)  # files that could not be read to their end
+    end: Place = field(default_factory=Place)  # where the next unit begins
+    bytes: int = 0  # of the input that lie before it
+    last: bool = False  # of its part
+
+
+class Reading(NamedTuple):
+    """What to read, and how."""
+
+    files: Files
+    options: ReadOptions
+    unit: str | None  # of text: "line", "file"
+    id_column: Column | None
+    kept: tuple[Column, ...]  # the id column first
+    types: dict[str, Any]  # of the kept columns in the output
+    condition: str | None = None
+    row_groups: dict[int, set[int]] | None = None  # by the file's number
+    shard_rows: int | None = None
+
+    def units(self, start: Place, part: int) -> Iterator[Unit]:
+        """Units from a place on, the first of a part."""
+        unit, made, characters = Unit(part, end=start), 0, 0  # of the part: rows, characters
+
+        def limits() -> tuple[int, int]:
+            return (
+                self.shard_rows or min(SHARD_ROWS, FIRST_ROWS << min(unit.part, 20)),
+                min(SHARD_CHARACTERS, FIRST_CHARACTERS << min(unit.part, 20)),
+            )
+
+        files = self.files.files
+        before, size = sum(file.size for file in files[: start.file]), 0
+        base = start.row - start.file_row  # rows in the files before
+        for number in range(start.file, len(files)):
+            file, opened = files[number], _Opened(self, number)
+            place = start if number == start.file else Place()
+            count = place.file_row - 1  # rows of this file until now
+            try:
+                for record in opened.records(place):
+                    count = record.file_row or count + 1
+                    at = (base + count, file.name, count, record.line)
+                    if record.problem is not None:
+                        unit.rejects.append(reject(at, record.problem))
+                    else:
+                        unit.texts.append(record.text)
+                        unit.places.append(at)
+                        unit.kept.append(record.kept)
+                    length = len(record.text) + 1
+                    unit.rows, made, characters, size = (
+                        unit.rows + 1,
+                        made + 1,
+                        characters + length,
+                        size + length,
+                    )
+                    most_rows, most_characters = limits()
+                    unit.last = made >= most_rows or characters >= most_characters
+                    full = unit.last or unit.rows >= UNIT_ROWS or size >= UNIT_CHARACTERS
+                    if full and record.end >= 0:
+                        unit.end = Place(number, record.end, opened.line, count + 1, base + count + 1)
+                        unit.bytes = before + opened.consumed(record.end)
+                        opened.count(unit)
+                        yield unit
+                        if unit.last:
+                            made = characters = 0
+                        unit, size = Unit(unit.part + unit.last), 0
+            except (InputError, OSError, pa.ArrowException) as error:
+                named = isinstance(error, InputError)
+                unit.failed.append(str(error) if named else f"{file.name}: cannot be read ({reason(error)})")
+            finally:
+                opened.close()
+            opened.count(unit)
+            before, base = before + file.size, base + (opened.total or count)
+        unit.last, unit.end, unit.bytes = True, Place(len(files), row=base + 1), before
+        if unit.rows or unit.filtered or unit.blank or unit.failed or made:
+            yield unit
+
+    def table(self, unit: Unit, chosen: list[int]) -> Any:
+        """The kept columns of some texts of a unit."""
+        pieces: list[tuple[Any, list[Any]]] = []
+        for number in chosen if self.kept else ():
+            source, value = unit.kept[number]
+            if not pieces or pieces[-1][0] is not source:
+                pieces.append((source, []))
+            pieces[-1][1].append(value)
+        tables = []
+        for source, values in pieces:
+            if source is None:
+                columns_of = zip(*values, strict=True)
+                arrays = [
+                    pa.array(found, kind) for found, kind in zip(columns_of, self.types.values(), strict=True)
+                ]
+                tables.append(pa.table(arrays, names=list(self.types)))
+            else:
+                tables.append(source.take(pa.array(values, pa.int64())))
+        table = pa.concat_tables(tables).combine_chunks() if tables else None
+        if self.id_column is not None:
+            return table
+        place = self.schema.field(0)
+        numbers = pa.array([unit.places[number][place.name == FILE] for number in chosen], place.type)
+        if table is None:
+            return pa.table([numbers], names=[place.name])
+        return table.add_column(0, place, numbers)
+
+    @property
+    def schema(self) -> Any:
+        """Of the kept columns: the id, or the number of the row, or the name of a text's file, comes first."""
+        own = (FILE, pa.string()) if self.unit == "file" else (ROW, pa.int64())
+        return pa.schema([*([own] if self.id_column is None else []), *self.types.items()])
+
+
+class _Opened:
+    """A file while it is read."""
+
+    def __init__(self, reading: Reading, number: int) -> None:
+        self._reading, self._number = reading, number
+        self._file = reading.files.files[number]
+        self._stream: Any = None
+        self._source: Source | None = None
+        self._blank = self._filtered = 0  # that were counted already
+        self.filtered = 0
+        self.line = 0
+        self.total = 0  # rows of Parquet
+
+    def records(self, start: Place) -> Iterator[Record]:
+        """Its rows from a place on."""
+        reading, file = self._reading, self._file
+        if (file.size, file.modified_ns) != file.facts:
+            raise DamagedError(f"{file.name}: has changed since the job began")
+        self._stream = file.storage.open(file.path)
+        try:
+            source = self._source = Source(self._stream, file.name, reading.options)
+        except InputError as error:
+            raise DamagedError(str(error)) from None
+        if source.format == "parquet":
+            yield from self._parquet(start)
+        elif reading.unit == "file" and source.format == "text":
+            if start.file_row == 1:  # else it was read
+                text, problem = source.whole()
+                yield Record(text, problem, (None, ()), None, 0)
+        else:
+            key = reading.options.key
+            if source.columns and not has_field(source.columns, key):
+                raise DamagedError(f"{file.name}: {missing(key, source.columns)}")
+            partition, kept, id_column = file.partition, reading.kept, reading.id_column
+            for row in source.rows((start.end, start.line) if start.line else None):
+                text, problem = text_of(row, key)
+                values: list[Any] = []
+                if problem is None and kept:
+                    values, problem = _values(row.value, kept, partition, id_column)
+                self.line = row.after
+                yield Record(text, problem, (None, values), row.line, row.end)
+        if (file.size, file.modified_ns) != file.facts:
+            raise DamagedError(f"{file.name}: has changed while it was read")
+
+    def _parquet(self, start: Place) -> Iterator[Record]:
+        reading, file, row = self._reading, self._file, 0
+        fragment = _fragment(file)
+        schema, self.total = fragment.physical_schema, fragment.count_rows()
+        key, names = reading.options.key, schema.names
+        condition, tested = columns.parse_filter(reading.condition) if reading.condition else (None, [])
+        if not has_field(names, key):
+            raise DamagedError(f"{file.name}: {missing(key, names)}")
+        wanted = [key, *(column.name for column in reading.kept), *tested]
+        roots = {name if name in names else name.partition(".")[0] for name in wanted}
+        chosen = _by_statistics(fragment, condition)
+        groups = reading.row_groups.get(self._number, set()) if reading.row_groups is not None else None
+        for group in fragment.split_by_row_group():
+            info = group.row_groups[0]
+            first, row = row, row + info.num_rows
+            if row <= start.end:
+                continue
+            if groups is not None and info.id not in groups:
+                continue
+            if info.id not in chosen:
+                self.filtered += info.num_rows
+                continue
+            at = first
+            for batch in _batches(group, schema, [name for name in names if name in roots]):
+                stop = at + batch.num_rows
+                if stop > start.end:
+                    skip = max(0, start.end - at)
+                    yield from self._batch(batch.slice(skip), at + skip, condition)
+                at = stop
+
+    def _batch(self, batch: Any, first: int, condition: Any) -> Iterator[Record]:
+        reading, partition = self._reading, self._file.partition
+        table = pa.Table.from_batches([batch])
+        for name, value in partition.items():
+            if name not in table.schema.names:
+                kind = reading.files.partitions()[name]
+                typed = int(value) if value is not None and pa.types.is_integer(kind) else value
+                table = table.append_column(name, pa.array([typed] * table.num_rows, kind))
+        ends = pa.array(range(first + 1, first + 1 + table.num_rows), pa.int64())
+        table = table.append_column(NUMBER, ends)
+        if condition is not None:
+            table = table.filter(condition)
+            self.filtered += batch.num_rows - table.num_rows
+        key = reading.options.key
+        texts, errors = texts_of(column_of(table, key), key)
+        kept = pa.table(
+            [_typed(table, column.name, reading.types[column.name]) for column in reading.kept],
+            names=[column.name for column in reading.kept],
         )
+        if reading.id_column is not None:
+            name = reading.id_column.name
+            for number, known in enumerate(kept.column(0).is_valid().to_pylist()):
+                errors[number] = errors[number] or (None if known else f"id column {name!r} is null")
+        ended = zip(texts, errors, table.column(NUMBER).to_pylist(), strict=True)
+        for number, (text, error, end) in enumerate(ended):
+            if len(text) > MOST_BYTES:
+                text, error = "", f"text of more than {MOST_BYTES >> 20} MiB"
+            yield Record(text, error, (kept, number), None, end, end)
+
+    def consumed(self, end: int) -> int:
+        """About how many bytes of the file lie before a place."""
+        if self._stream is None or self._source is None:
+            return 0
+        if self._source.format == "parquet":
+            return self._file.size * end // max(1, self.total)
+        return min(self._file.size, int(self._stream.tell()))
+
+    def count(self, unit: Unit) -> None:
+        """Give a unit what was passed over since the last one."""
+        blank = self._source.blank if self._source is not None else 0
+        unit.blank, self._blank = unit.blank + blank - self._blank, blank
+        unit.filtered, self._filtered = unit.filtered + self.filtered - self._filtered, self.filtered
+
+    def close(self) -> None:
+        """Close it."""
+        if self._stream is not None:
+            self._stream.close()
 
 
-def windows(job: Job, spans: Sequence[Span], storage: Storage) -> Iterator[Window]:
-    """The rows of spans, those of small ones together.
+NUMBER = "\0number"  # of a row; no column is called so
 
-    :raises OSError: a file cannot be read.
+
+def reject(place: tuple[int, str, int, int | None], why: str) -> dict[str, Any]:
+    """A row without a vector; numbers count from 1."""
+    row, file, file_row, line = place
+    return {"row": row, "file": file, "file_row": file_row, "line": line, "reason": why}
+
+
+def first_texts(reading: Reading, most: int) -> tuple[list[str], list[str]]:
+    """Some texts, and why other rows have none, to look at before there is any work."""
+    texts: list[str] = []
+    problems: list[str] = []
+    for unit in reading.units(Place(), 0):
+        texts += unit.texts
+        problems += [bad["reason"] for bad in unit.rejects] + unit.failed
+        if len(texts) + len(problems) >= most:
+            break
+    return texts[:most], problems[:most]
+
+
+def parquet_schemas(files: Sequence[File]) -> list[Any]:
+    """pyarrow.Schema of each file that has one, read from their footers; of one that has none, reading tells.
+
+    :raises InputError: none has one.
     """
-    held: list[Window] = []
-    rows = size = 0
-    for span in spans:
-        for window in READERS[job.kind](job, span, storage):
-            held.append(window)
-            rows += window.rows
-            size += sum(map(len, window.texts))
-            if rows >= WINDOW_ROWS or size >= WINDOW_BYTES:
-                yield _together(held)
-                held, rows, size = [], 0, 0
-    if held:
-        yield _together(held)
+    from concurrent.futures import ThreadPoolExecutor
+
+    def schema(file: File) -> Any:
+        try:
+            return _fragment(file).physical_schema
+        except (OSError, pa.ArrowException) as error:
+            return error
+
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(schema, files))
+    schemas = [one for one in found if not isinstance(one, Exception)]
+    if not schemas:
+        raise InputError(f"{files[0].path}: cannot be read ({reason(found[0])})")
+    return schemas
 
 
-def _together(held: list[Window]) -> Window:
-    if len(held) == 1:
-        return held[0]
-    return Window(
-        [text for window in held for text in window.texts],
-        [place for window in held for place in window.places],
-        pa.concat_tables([window.table for window in held]).combine_chunks(),
-        [reject for window in held for reject in window.rejects],
-        sum(window.rows for window in held),
+def row_groups(text: str, files: Iterable[File]) -> dict[int, set[int]]:
+    """Numbers and ranges of row groups, 0-9,12, counted through all files: which of each file.
+
+    :raises InputError: anything else, or there are not so many.
+    """
+    found: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
+            raise InputError(f"--row-groups {text!r}: expected numbers and ranges, as 0-9,12")
+        found.update(range(int(first), int(last or first) + 1))
+    count, chosen = 0, {}
+    for number, file in enumerate(files):
+        groups = _fragment(file).num_row_groups
+        chosen[number] = {group for group in range(groups) if count + group in found}
+        count += groups
+    if max(found) >= count:
+        raise InputError(f"--row-groups {text}: the input has {count} row groups, numbered from 0")
+    return chosen
+
+
+def _fragment(file: File) -> Any:
+    # Column chunks are read piece by piece: a row group of gigabytes takes no more memory than a small one.
+    scan = ds.ParquetFragmentScanOptions(use_buffered_stream=True, buffer_size=1 << 20, pre_buffer=False)
+    return ds.ParquetFileFormat(default_fragment_scan_options=scan).make_fragment(
+        file.path, file.storage.filesystem
     )
 
 
-class Builder:
-    """Collects the rows of JSON lines, CSV or texts until they make a window."""
-
-    def __init__(self, job: Job, span: Span) -> None:
-        self._job, self._span = job, span
-        self._number = 0  # of the next row within the span
-        self._bytes = 0
-        self._start()
-
-    def _start(self) -> None:
-        self.texts: list[str] = []
-        self.places: list[tuple[int, str, int]] = []
-        self.values: list[list[Any]] = [[] for _ in self._job.columns]
-        self.rejects: list[Reject] = []
-        self._bytes = 0
-
-    def good(self, text: str, values: list[Any], size: int) -> None:
-        """Take the next row."""
-        for column, value in zip(self.values, values, strict=True):
-            column.append(value)
-        self.texts.append(text)
-        span, number = self._span, self._number
-        self.places.append((span.first_row + number, span.name, span.first_in_file + number))
-        self._number += 1
-        self._bytes += size
-
-    def bad(self, reason: str) -> None:
-        """Refuse the next row."""
-        span, number = self._span, self._number
-        self.rejects.append(Reject(span.first_row + number, span.name, span.first_in_file + number, reason))
-        self._number += 1
-
-    def full(self) -> bool:
-        """Whether it is time for a window."""
-        return len(self.texts) + len(self.rejects) >= WINDOW_ROWS or self._bytes >= WINDOW_BYTES
-
-    def window(self) -> Window:
-        """What was collected; the next one begins."""
-        arrays = [
-            pa.array(values, columns.arrow_type(column))
-            for values, column in zip(self.values, self._job.columns, strict=True)
-        ]
-        names = [column.name for column in self._job.columns]
-        if self._job.id_column is None:
-            if self._job.kind == "text":
-                names.insert(0, FILE)
-                arrays.insert(0, pa.array([self._span.name] * len(self.texts), pa.string()))
-            else:
-                names.insert(0, ROW)
-                arrays.insert(0, pa.array([place[0] for place in self.places], pa.int64()))
-        rows = len(self.texts) + len(self.rejects)
-        window = Window(self.texts, self.places, pa.table(arrays, names=names), self.rejects, rows)
-        self._start()
-        return window
+def _batches(group: Any, schema: Any, names: list[str]) -> Iterator[Any]:
+    info = group.row_groups[0]
+    each = max(1, info.total_byte_size // max(1, info.num_rows))
+    size = int(max(1, min(UNIT_ROWS, PARQUET_BATCH_BYTES // each)))
+    selected = {name: ds.field(name) for name in names}
+    yield from group.to_batches(
+        schema=schema, columns=selected, batch_size=size, batch_readahead=1, use_threads=False
+    )
 
 
-def _jsonl(job: Job, span: Span, storage: Storage) -> Iterator[Window]:
-    builder = Builder(job, span)
-    with storage.open(span.path) as stream:
-        stream.seek(span.start)
-        left = span.stop - span.start
-        while left > 0:
-            data = stream.readline(min(left, MAX_LINE_BYTES))
-            if not data:
-                raise OSError(f"{span.path}: ends before byte {span.stop}: it has changed")
-            left -= len(data)
-            if len(data) == MAX_LINE_BYTES and not data.endswith(b"\n"):
-                while left > 0 and not data.endswith(b"\n"):
-                    data = stream.readline(min(left, MAX_LINE_BYTES))
-                    left -= len(data)
-                builder.bad(f"line of more than {MAX_LINE_BYTES >> 20} MiB")
-            else:
-                _json_row(job, data, builder)
-            if builder.full():
-                yield builder.window()
-    yield builder.window()
-
-
-def _json_row(job: Job, data: bytes, builder: Builder) -> None:
-    try:
-        line = data.removeprefix(UTF8_MARK).decode("utf-8")
-    except UnicodeDecodeError as error:
-        builder.bad(f"not UTF-8: byte {error.start + 1} of the line ({error.reason})")
-        return
-    if not line.strip():
-        builder.bad("empty line")
-        return
-    try:
-        document = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        builder.bad(f"not JSON ({str(error).splitlines()[0]})")
-        return
-    if not isinstance(document, dict):
-        builder.bad(f"{_kind(document)}, not a JSON object")
-        return
-    if job.text_column not in document:
-        builder.bad(f"no field {job.text_column!r}")
-        return
-    text = document[job.text_column]
-    if not isinstance(text, str):
-        builder.bad(f"field {job.text_column!r} is {_kind(text)}, not a string")
-        return
-    try:
-        values = [_named(columns.from_json, column, document.get(column.name)) for column in job.columns]
-    except ValueError as error:
-        builder.bad(str(error))
-        return
-    builder.good(text, values, len(data))
-
-
-def _csv(job: Job, span: Span, storage: Storage) -> Iterator[Window]:
-    csv.field_size_limit(MAX_LINE_BYTES)
-    builder = Builder(job, span)
-    with storage.open(span.path) as stream:
-        header = csv_header(stream, job.delimiter)
-        text_place = header.index(job.text_column)
-        places = [header.index(column.name) for column in job.columns]
-        stream.seek(span.start)
-        source = Lines(stream, span.stop - span.start)
-        records = csv.reader(source, delimiter=job.delimiter)
-        while True:
-            try:
-                record = next(records)
-            except StopIteration:
-                break
-            except csv.Error as error:
-                builder.bad(f"not CSV ({error})")
-                continue
-            if record:
-                _csv_row(job, record, len(header), text_place, places, builder)
-            if builder.full():
-                yield builder.window()
-    yield builder.window()
-
-
-def _csv_row(
-    job: Job, record: list[str], fields: int, text_place: int, places: list[int], builder: Builder
-) -> None:
-    if len(record) != fields:
-        builder.bad(f"{len(record)} fields where the header has {fields}")
-        return
-    text = record[text_place]
-    try:
-        text.encode()
-        values = [
-            _named(columns.from_csv, column, record[place])
-            for column, place in zip(job.columns, places, strict=True)
-        ]
-    except UnicodeEncodeError:  # surrogateescape of lines.py
-        builder.bad(f"field {job.text_column!r} is not UTF-8")
-        return
-    except ValueError as error:
-        builder.bad(str(error))
-        return
-    builder.good(text, values, len(text))
-
-
-def csv_header(stream: Any, delimiter: str) -> list[str]:
-    """The first record of CSV.
-
-    :param stream: binary, at its start; left anywhere.
-    """
-    csv.field_size_limit(MAX_LINE_BYTES)
-    try:
-        header = next(csv.reader(Lines(stream), delimiter=delimiter), [])
-    except csv.Error:
-        return []
-    return [name.removeprefix("\ufeff") if number == 0 else name for number, name in enumerate(header)]
-
-
-def _text(job: Job, span: Span, storage: Storage) -> Iterator[Window]:
-    builder = Builder(job, span)
-    if span.stop > MAX_LINE_BYTES:
-        builder.bad(f"file of more than {MAX_LINE_BYTES >> 20} MiB")
-    else:
-        with storage.open(span.path) as stream:
-            data = stream.read()
+def _by_statistics(fragment: Any, condition: Any) -> set[int]:
+    """Row groups that may hold rows for which the condition holds."""
+    if condition is not None:
         try:
-            builder.good(data.removeprefix(UTF8_MARK).decode("utf-8"), [], len(data))
-        except UnicodeDecodeError as error:
-            builder.bad(f"not UTF-8: byte {error.start + 1} ({error.reason})")
-    yield builder.window()
+            return {part.row_groups[0].id for part in fragment.split_by_row_group(condition)}
+        except pa.ArrowException:  # it names a column that is no part of the file: Hive's
+            pass
+    return set(range(fragment.num_row_groups))
 
 
-def _parquet(job: Job, span: Span, storage: Storage) -> Iterator[Window]:
-    expression, tested = filters.parse(job.condition) if job.condition else (None, [])
-    names = [column.name for column in job.columns]
-    with storage.open(span.path) as stream:
-        file = pq.ParquetFile(stream, buffer_size=1 << 20)
-        wanted = list(dict.fromkeys([job.text_column, *names, *tested]))
-        start = 0
-        for batch in file.iter_batches(_batch_rows(file, span), row_groups=[span.group], columns=wanted):
-            first, stop = max(start, span.start), min(start + batch.num_rows, span.stop)
-            if first < stop:
-                part = pa.Table.from_batches([batch.slice(first - start, stop - first)])
-                offsets = pa.array(range(first - span.start, stop - span.start), pa.int64())
-                part = part.append_column(_unused(wanted), offsets)
-                if expression is not None:
-                    part = part.filter(expression)
-                yield _parquet_window(job, span, part, names, stop - first)
-            start += batch.num_rows
-            if start >= span.stop:
-                break
+def _typed(table: Any, name: str, kind: Any) -> Any:
+    """A kept column as the type that it has in all files."""
+    if not has_field(table.schema.names, name):
+        return pa.nulls(table.num_rows, kind)
+    return column_of(table, name).cast(kind)
 
 
-def _batch_rows(file: Any, span: Span) -> int:
-    """Rows at a time, so that long documents come in smaller batches."""
-    group = file.metadata.row_group(span.group)
-    size = max(1, group.total_byte_size // max(1, group.num_rows))
-    return int(max(1, min(WINDOW_ROWS, WINDOW_BYTES // size)))
-
-
-def _unused(names: list[str]) -> str:
-    name = "offset"
-    while name in names:
-        name += "_"
-    return name
-
-
-def _parquet_window(job: Job, span: Span, part: Any, names: list[str], rows: int) -> Window:
-    offsets = part.column(part.num_columns - 1).to_pylist()
-    texts, places, kept, rejects = [], [], [], []
-    for number, (offset, value) in enumerate(
-        zip(offsets, _strings(part.column(job.text_column)), strict=True)
-    ):
-        row, file_row = span.first_row + offset, span.first_in_file + offset
-        if isinstance(value, str):
-            texts.append(value)
-            places.append((row, span.name, file_row))
-            kept.append(number)
-        else:
-            reason = "null" if value is None else f"not UTF-8: byte {value.start + 1} ({value.reason})"
-            rejects.append(Reject(row, span.name, file_row, f"field {job.text_column!r} is {reason}"))
-    table = part.select(names)
-    if len(kept) < part.num_rows:
-        table = table.take(pa.array(kept, pa.int64()))
-    if job.id_column is None:
-        table = table.add_column(0, ROW, pa.array([place[0] for place in places], pa.int64()))
-    return Window(texts, places, table.replace_schema_metadata(None), rejects, rows)
-
-
-def _strings(column: Any) -> list[str | UnicodeDecodeError | None]:
-    """Values of a column of strings or bytes; of those that are no UTF-8, the error."""
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
+def _values(
+    value: Any, kept: tuple[Column, ...], partition: dict[str, str | None], id_column: Column | None
+) -> tuple[list[Any], str | None]:
+    document = value if isinstance(value, dict) else {}
+    values: list[Any] = []
     try:
-        values = column.to_pylist()
-    except UnicodeDecodeError:
-        large = pa.types.is_large_string(column.type)
-        values = column.cast(pa.large_binary() if large else pa.binary()).to_pylist()
-    return [_decoded(value) if isinstance(value, bytes) else value for value in values]
-
-
-def _decoded(data: bytes) -> str | UnicodeDecodeError:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return error
-
-
-def _named(convert: Any, column: columns.Column, value: Any) -> Any:
-    try:
-        return convert(column, value)
+        for column in kept:
+            found = field_of(document, column.name)
+            if found is None and column.name in partition and column.name not in document:
+                found = partition[column.name]
+            values.append(columns.convert(column, found))
     except ValueError as error:
-        reason = str(error)
-        raise ValueError(
-            reason if reason.startswith("column") else f"column {column.name!r} {reason}"
-        ) from None
+        return [], str(error)
+    if id_column is not None and values[0] is None:
+        return [], f"id column {id_column.name!r} is null"
+    return values, None
 
 
-def _kind(value: object) -> str:
-    kinds = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
-    return kinds.get(type(value), "a number")
-
-
-READERS = {"parquet": _parquet, "jsonl": _jsonl, "csv": _csv, "text": _text}
+def shown(text: str, most: int = 70) -> str:
+    """A text for a message."""
+    return json.dumps(text if len(text) <= most else text[: most - 3] + "...", ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Where input is read and output written: local folders, and whatever else pyarrow knows by its URI (s3://, gs://, hdfs://).
+"""Where input is read and output written: local folders, and what else pyarrow knows by its URI (s3://, gs://, hdfs://).
 
 A file appears under its name only when it is whole: locally it is written beside its name, synced and renamed, and an
 object store shows an object only after its upload has ended.
@@ -39,6 +39,7 @@ class Draft:
     """A file being written: `stream` takes bytes, `facts` is there once it is whole."""
 
     def __init__(self, stream: BinaryIO) -> None:
+        """Of a stream."""
         self.stream = stream
         self.facts = Facts(0, "")
 
@@ -57,17 +58,17 @@ class Storage:
             try:
                 self.filesystem, self.path = fs.FileSystem.from_uri(place)
             except (ValueError, OSError, NotImplementedError) as error:
-                raise InputError(f"{place!r}: no place that pyarrow can reach ({_line(error)})") from None
+                raise InputError(f"{place!r}: no place that pyarrow can reach ({reason(error)})") from None
         else:
             self.filesystem, self.path = fs.LocalFileSystem(), os.path.abspath(place)
         self.local = isinstance(self.filesystem, fs.LocalFileSystem)
 
     def join(self, name: str) -> str:
         """Path of a file in this folder, for the file system."""
-        return f"{self.path.rstrip('/')}/{name}" if name else self.path
+        return f"{self.path.rstrip('/')}/{name}"
 
     def open(self, path: str) -> Any:
-        """A file to read bytes from, with readline and seek.
+        """A file to read bytes from, which can seek.
 
         :param path: for the file system.
         :raises OSError: it cannot be opened.
@@ -97,19 +98,14 @@ class Storage:
         """
         self.filesystem.create_dir(self.path, recursive=True)
 
-    def size(self, name: str) -> int | None:
-        """Bytes of a file in this folder; None where there is none."""
+    def same(self, name: str, facts: Facts) -> bool:
+        """Whether a file here is as it was written; in an object store by its size, which needs no download."""
         info = self.filesystem.get_file_info(self.join(name))
-        size: int | None = info.size if info.type == fs.FileType.File else None
-        return size
-
-    def facts(self, name: str) -> Facts | None:
-        """Size and SHA-256 of a file in this folder; None where there is none."""
-        size = self.size(name)
-        if size is None:
-            return None
+        same = bool(info.type == fs.FileType.File and info.size == facts.size)
+        if not same or not self.local:
+            return same
         with self.open(self.join(name)) as file:
-            return Facts(size, sha256(file))
+            return sha256(file) == facts.sha256
 
     @contextlib.contextmanager
     def create(self, name: str) -> Iterator[Draft]:
@@ -128,9 +124,8 @@ class Storage:
                     shutil.copyfileobj(spool, target, BUFFER_BYTES)
             return
         temporary = self.join(f".{name}.{uuid.uuid4().hex}{TEMPORARY}")
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
         try:
-            with os.fdopen(os.open(temporary, flags, 0o666), "w+b") as stream:
+            with open(temporary, "x+b") as stream:
                 draft = Draft(stream)
                 yield draft
                 stream.flush()
@@ -138,37 +133,43 @@ class Storage:
                 draft.facts = _facts(stream)
             os.replace(temporary, self.join(name))
         except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
+            self.remove(os.path.basename(temporary))
             raise
         self._sync()
 
-    def write(self, name: str, data: bytes) -> Facts:
+    def write(self, name: str, data: bytes) -> None:
         """Write a small file, whole or not at all.
 
         :raises OSError: as create.
         """
         with self.create(name) as draft:
             draft.stream.write(data)
-        return draft.facts
+
+    def remove(self, name: str) -> None:
+        """Remove a file of this folder, if it is there."""
+        with contextlib.suppress(OSError):
+            self.filesystem.delete_file(self.join(name))
 
     def sweep(self) -> None:
         """Remove what a killed run left unfinished."""
         for name in self.names() if self.local else ():
             if name.startswith(".") and name.endswith(TEMPORARY):
-                with contextlib.suppress(OSError):
-                    os.unlink(self.join(name))
+                self.remove(name)
 
-    def lock(self) -> int | None:
-        """Keep other runs out of this folder for as long as this process lives.
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other runs out of this folder, where there are locks (not on object stores and some network drives).
 
-        :return: a descriptor to be kept open; None where there are no locks (object stores, network file systems).
         :raises InputError: another run has it.
         """
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            yield
+            return
         if not self.local:
-            return None
-        import fcntl
-
+            yield
+            return
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -178,18 +179,21 @@ class Storage:
                 f"--output {self.place!r}: another run is writing there: wait for it, or stop it"
             ) from None
         except OSError:
-            os.close(descriptor)
-            return None
-        return descriptor
-
-    def _sync(self) -> None:
-        descriptor = os.open(self.path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        except OSError:  # some network file systems sync no folders
             pass
+        try:
+            yield
         finally:
             os.close(descriptor)
+
+    def _sync(self) -> None:
+        with contextlib.suppress(
+            OSError
+        ):  # some network file systems sync no folders, and Windows opens none
+            descriptor = os.open(self.path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 def _facts(stream: BinaryIO) -> Facts:
@@ -198,6 +202,7 @@ def _facts(stream: BinaryIO) -> Facts:
     return Facts(size, sha256(stream))
 
 
-def _line(error: object) -> str:
-    lines = str(error).strip().splitlines()
+def reason(error: BaseException) -> str:
+    """One line on what went wrong."""
+    lines = (getattr(error, "strerror", None) or str(error)).strip().splitlines()
     return lines[0] if lines else type(error).__name__

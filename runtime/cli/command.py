@@ -15,6 +15,8 @@ import sys
 from runtime import __version__, files
 from runtime.errors import JinaBertError
 
+from .reading import FORMATS, QUOTINGS
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -281,6 +283,31 @@ def add_prompt(group: Any) -> None:
 def add_field(group: Any, text: str, default: str | None = None) -> None:
     """Add --field, which is also called --text-column."""
     group.add_argument("--field", "--text-column", metavar="NAME", default=default, help=text)
+
+
+def add_reading(group: Any) -> None:
+    """Add the options that say how an input is read, see sources.ReadOptions."""
+    add = group.add_argument
+    add(
+        "--input-format",
+        choices=FORMATS,
+        help="what the input is (default: by its first bytes, CSV by its name)",
+    )
+    add("--encoding", metavar="NAME", help="such as cp1252 (default: UTF-8, or UTF-16 by its mark)")
+    add(
+        "--errors",
+        choices=("strict", "replace"),
+        default="strict",
+        help="text that cannot be decoded: strict refuses its row, replace reads U+FFFD (default: %(default)s)",
+    )
+    add("--delimiter", metavar="C", help="of CSV (default: the one by which there is a column --field)")
+    add(
+        "--quoting",
+        choices=QUOTINGS,
+        default="auto",
+        help="of CSV. auto: a quoted field may go on over lines that do not look like rows; multiline: over any; none:"
+        " quotes are characters like any other (default: %(default)s)",
+    )
 
 
 def add_force(group: Any, text: str) -> None:

@@ -77,6 +77,13 @@ def manifest(output: Path) -> Any:
     return json.loads((output / "_manifest.json").read_text(encoding="utf-8"))
 
 
+def parts(output: Path) -> list[dict[str, Any]]:
+    """The parts that a job has done, as its journal lists them."""
+    path = output / "_journal.jsonl"
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
 def rejects(output: Path) -> list[dict[str, Any]]:
     """The rejected rows of a job."""
     path = output / "_rejects.jsonl"
@@ -117,10 +124,10 @@ def finish(process: subprocess.Popen[bytes]) -> tuple[int, str]:
     return process.returncode, errors.decode()
 
 
-def wait_for_shards(output: Path, count: int) -> None:
+def wait_for_parts(output: Path, count: int) -> None:
     """Until the manifest lists so many."""
     deadline = time.monotonic() + TIMEOUT
-    while not (output / "_manifest.json").exists() or len(manifest(output)["shards"]) < count:
+    while len(parts(output)) < count:
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
@@ -147,17 +154,23 @@ def descendants(ancestor: int, name: bytes) -> list[int]:
 @pytest.fixture
 def bulk(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Bulk:
     """The command line, with the model of tests/tiny.py and the workers' work done in this process."""
-    from runtime import Embedder
-    from runtime.bulk import processes
+    from runtime.bulk import workers
     from runtime.bulk.__main__ import main
-    from runtime.bulk.shards import embed_shard
 
-    def here(job: Any, shards: Any, settings: Any, progress: Any) -> Iterator[Any]:
-        with Embedder(job.model, threads=1) as embedder:
-            for shard in shards:
-                yield embed_shard(job, shard, embedder, progress)
+    class Here:
+        def __init__(self, heart: Any) -> None:
+            self.heart = heart
 
-    monkeypatch.setattr(processes, "run", here)
+        def embed(self, texts: list[str], title: str) -> Any:
+            try:
+                return self.heart.embed(texts)
+            except Exception as error:
+                raise workers.JobError(f"{title}: {workers.explain(error)}") from None
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(workers, "Worker", Here)
 
     def run(*arguments: str | Path) -> int:
         return main(["--model", str(tiny_folder), *map(str, arguments)])

@@ -22,7 +22,7 @@ def choose(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[
     def chosen(
         processors: int, megabytes: int, processes: int | None = None, threads: int | None = None
     ) -> tuple[int, int]:
-        monkeypatch.setattr(layout, "_processors", lambda root: processors)
+        monkeypatch.setattr(layout, "_cores", lambda root: processors)
         monkeypatch.setattr(layout, "_memory", lambda root: megabytes << 20)
         settings = layout.choose(processes, threads, model, model.max_tokens)
         return settings.processes, settings.threads
@@ -64,17 +64,19 @@ def test_progress_shows_rows_rate_and_time_left(
     source = write_parquet(tmp_path / "corpus.parquet", table(300))
     assert bulk(source, "--output", tmp_path / "out", "--progress", "--shard-rows", "100") == 0
     errors = capsys.readouterr().err
-    assert "300/300" in errors
+    assert "300 rows" in errors
+    assert "100%" in errors
+    assert "left" in errors
     assert "rows/s" in errors
     assert "tokens/s" in errors
     assert bulk(source, "--output", tmp_path / "plain") == 0  # no terminal: only the summary
-    assert capsys.readouterr().err.startswith("bulk: 300 rows embedded, 0 rejected, ")
+    assert capsys.readouterr().err.endswith("1 part\n")
     assert bulk(source, "--output", tmp_path / "quiet", "--quiet") == 0
     assert capsys.readouterr().err == ""
 
 
 def test_conditions_are_read_and_never_run() -> None:
-    from runtime.bulk.filters import parse
+    from runtime.bulk.columns import parse_filter as parse
     from runtime.errors import InputError
 
     expression, names = parse('2000 <= year < 2010 and (field("the title") == "x" or not seen)')

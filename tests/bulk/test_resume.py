@@ -16,11 +16,11 @@ from tests.bulk.conftest import (
     content,
     descendants,
     finish,
-    manifest,
+    parts,
     rejects,
     spawn,
     table,
-    wait_for_shards,
+    wait_for_parts,
     write_parquet,
 )
 
@@ -65,13 +65,10 @@ def undisturbed(
 
 
 def done(output: Path) -> dict[int, bytes]:
-    """Shards that the manifest lists, with the content of their files."""
-    if not (output / "_manifest.json").exists():
-        return {}
-    shards = manifest(output)["shards"]
+    """Parts that the journal lists, with the content of their files."""
     return {
-        shard["number"]: b"".join((output / file["name"]).read_bytes() for file in shard["files"])
-        for shard in shards
+        part["part"]: b"".join((output / name).read_bytes() for name, *_ in part["files"])
+        for part in parts(output)
     }
 
 
@@ -147,12 +144,12 @@ def test_ctrl_c_and_sigterm_stop_cleanly(
     output = tmp_path / "out"
     arguments = [source, "--output", output, "--model", tiny_folder, *OPTIONS]
     process = spawn(*arguments)
-    wait_for_shards(output, 3)
+    wait_for_parts(output, 3)
     os.killpg(process.pid, number)  # to all of them, as a terminal does
     status, errors = finish(process)
     assert status == 128 + number
     what = "interrupted" if number == signal.SIGINT else "stopped by SIGTERM"
-    assert errors == f"bulk: {what}: what is done is kept, go on with --resume\n"
+    assert errors.splitlines()[1:] == [f"bulk: {what}: what is done is kept, go on with --resume"]
     assert not [name for name in content(output) if name.endswith(".tmp")]
     assert no_process_of(process.pid)
     status, errors = finish(spawn(*arguments, "--resume"))
@@ -167,14 +164,16 @@ def test_a_worker_that_dies_is_one_line_and_the_job_goes_on_later(
     output = tmp_path / "out"
     arguments = [source, "--output", output, "--model", tiny_folder, *OPTIONS]
     process = spawn(*arguments)
-    wait_for_shards(output, 1)
-    victim = max(descendants(process.pid, b"spawn_main"))
+    wait_for_parts(output, 1)
+    victim = max(descendants(process.pid, b"bulk.workers"))
     os.kill(victim, signal.SIGKILL)
     status, errors = finish(process)
     assert status == 1
-    assert errors.startswith(f"bulk: worker process {victim} was killed by SIGKILL (out of memory?")
+    assert errors.splitlines()[1].startswith(
+        f"bulk: worker process {victim} was killed by SIGKILL (out of memory?"
+    )
     assert errors.endswith(": what is done is kept, go on with --resume\n")
-    assert errors.count("\n") == 1
+    assert errors.count("\n") == 2
     assert no_process_of(process.pid)
     assert finish(spawn(*arguments, "--resume"))[0] == 0
     assert content(output) == content(undisturbed[0])
@@ -194,7 +193,7 @@ def no_process_of(group: int) -> bool:
 
 def test_workers_end_with_their_parent(source: Path, tiny_folder: Path, tmp_path: Path) -> None:
     process = spawn(source, "--output", tmp_path / "out", "--model", tiny_folder, *OPTIONS)
-    wait_for_shards(tmp_path / "out", 1)
+    wait_for_parts(tmp_path / "out", 1)
     process.kill()
     finish(process)
     assert no_process_of(process.pid)
@@ -215,9 +214,9 @@ def test_a_job_that_is_done_is_done(
     before = content(output)
     capsys.readouterr()
     assert bulk(small, "--output", output, "--shard-rows", "100") == 2
-    assert "holds a job already: go on with --resume" in capsys.readouterr().err
+    assert "holds a job already: go on with --resume, or replace it with --force" in capsys.readouterr().err
     assert bulk(small, "--output", output, "--shard-rows", "100", "--resume") == 0
-    assert "3 shards, 3 of them done before" in capsys.readouterr().err
+    assert "3 parts, 3 of them done before" in capsys.readouterr().err
     assert content(output) == before
 
 
@@ -238,8 +237,8 @@ def test_a_shard_that_was_damaged_or_lost_is_done_again(
     (output / "part-00002.parquet").unlink()
     assert bulk(small, "--output", output, "--shard-rows", "100", "--resume") == 0
     errors = capsys.readouterr().err
-    assert "part-00001.parquet is missing or changed: shard 1 is done again" in errors
-    assert "part-00002.parquet is missing or changed: shard 2 is done again" in errors
+    assert "part-00001.parquet is missing or changed: part 1 is done again" in errors
+    assert "part-00002.parquet is missing or changed: part 2 is done again" in errors
     assert content(output) == before
 
 
@@ -262,7 +261,7 @@ def test_other_options_are_refused(
     before = content(output)
     options, reason = OTHER[case]
     assert bulk(small, "--output", output, "--resume", "--shard-rows", "100", *options) == 2
-    assert f"bulk: --resume: {reason}: undo that, or name another --output\n" in capsys.readouterr().err
+    assert f"bulk: --resume: {reason}: undo that, start over with --force, or name" in capsys.readouterr().err
     assert content(output) == before
 
 
@@ -271,17 +270,47 @@ def test_another_input_is_refused(
 ) -> None:
     small, output = begun
     options = ["--output", output, "--resume", "--shard-rows", "100"]
-    data = small.read_bytes()
-    damaged = bytearray(data)
-    damaged[10] ^= 1  # same size, same plan
-    small.write_bytes(damaged)
+    times = (small.stat().st_atime_ns, small.stat().st_mtime_ns)
+    os.utime(small, ns=(times[0], times[1] + 1))
     assert bulk(small, *options) == 2
-    assert "--resume: the input has changed (its contents or names)" in capsys.readouterr().err
-    small.write_bytes(data)  # at another time, but the same
+    assert (
+        "--resume: the input has changed (its names, or size and time of change)" in capsys.readouterr().err
+    )
+    os.utime(small, ns=times)
     assert bulk(small, *options) == 0
     write_parquet(small.parent / "more.parquet", table(10))
     assert bulk(small.parent, *options) == 2
     assert "the input has changed (files was 1, is 2)" in capsys.readouterr().err
+
+
+def test_verify_compares_contents_and_not_times(
+    bulk: Bulk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small, output = write_parquet(tmp_path / "small.parquet", table(30)), tmp_path / "out"
+    assert bulk(small, "--output", output, "--verify") == 0
+    os.utime(small)
+    assert bulk(small, "--output", output, "--verify", "--resume") == 0
+    assert bulk(small, "--output", output, "--resume") == 2
+    assert "the job was begun with --verify" in capsys.readouterr().err
+    data = bytearray(small.read_bytes())
+    data[10] ^= 1
+    small.write_bytes(data)
+    assert bulk(small, "--output", output, "--verify", "--resume") == 2
+    assert "the input has changed (its names, or content)" in capsys.readouterr().err
+
+
+def test_force_begins_again_and_removes_nothing_else(begun: tuple[Path, Path], bulk: Bulk) -> None:
+    small, output = begun
+    (output / "notes.doc").write_text("mine")
+    assert bulk(small, "--output", output, "--force", "--shard-rows", "250", "--format", "npy") == 2
+    (output / "notes.doc").unlink()
+    assert bulk(small, "--output", output, "--force", "--shard-rows", "250", "--format", "npy") == 0
+    assert sorted(name for name in content(output) if name.startswith("part-")) == [
+        "part-00000.ids.npy",
+        "part-00000.npy",
+        "part-00001.ids.npy",
+        "part-00001.npy",
+    ]
 
 
 def test_another_model_is_refused(
@@ -313,11 +342,7 @@ def test_two_jobs_do_not_write_to_one_folder(
     from runtime.bulk.storage import Storage
 
     small, output = begun
-    lock = Storage(str(output)).lock()
-    assert lock is not None
-    try:
+    with Storage(str(output)).lock():
         assert bulk(small, "--output", output, "--shard-rows", "100", "--resume") == 2
-    finally:
-        os.close(lock)
     assert "another run is writing there: wait for it, or stop it" in capsys.readouterr().err
     assert bulk(small, "--output", output, "--shard-rows", "100", "--resume") == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -400,3 +401,62 @@ def test_the_folder_says_whether_vectors_have_length_1(
         lengths.append(float(np.linalg.norm([float(one) for one in capfd.readouterr().out.split()])))
     assert lengths[0] == lengths[2] != pytest.approx(1)
     assert lengths[1] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "arguments", "expected"),
+    [
+        ("in.json", b'[{"text": "hello"}, {"text": "a"}]', [], ["hello", "a"]),
+        ("in.txt", b'[{"text": "hello"},\n {"text": "a"}]', [], ["hello", "a"]),
+        ("in.csv", b"id,text\n1,hello\n\n2,a\n", [], ["hello", "a"]),
+        ("in.tsv", b"id\tbody\n1\thello\n", ["--field", "body"], ["hello"]),
+        ("in.json", b'{"doc": {"body": "hello"}}\n', ["--field", "doc.body"], ["hello"]),
+        ("in.txt", "\ufeffhello\r\nwörld\r\n".encode("utf-16-le"), [], ["hello", "wörld"]),
+        ("in.csv", "text\ncaf\xe9\n".encode("cp1252"), ["--encoding", "cp1252"], ["café"]),
+        ("in.txt", gzip.compress(b"hello\na\n"), [], ["hello", "a"]),
+        ("in.jsonl.gz", gzip.compress(b'{"text": "hello"}\n\n'), [], ["hello"]),
+        ("in.tsv", b'id\ttext\n1\t"a\n', ["--quoting", "none"], ['"a']),
+        ("in.json", b'{"text": "hello"}', ["--input-format", "text"], ['{"text": "hello"}']),
+    ],
+)
+def test_inputs_are_what_their_first_bytes_say(
+    run, tiny: Embedder, tmp_path: Path, name: str, data: bytes, arguments: list[str], expected: list[str]
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    result = run("--input", str(tmp_path / name), *arguments)
+    assert result.status == 0, result.err
+    assert np.array_equal(result.vectors, tiny.encode(expected))
+
+
+def test_what_an_input_was_taken_for_and_what_was_skipped_is_said(run, tmp_path: Path) -> None:
+    result = run(stdin=b'{"text": "a"}\n\n{"text": "b"}\n')
+    assert len(result.rows) == 2
+    assert (
+        "embed: standard input: read as JSON lines, field 'text'; --input-format text reads its lines"
+        in result.err
+    )
+    assert "embed: standard input: 1 blank line was skipped" in result.err
+    assert run("--quiet", stdin=b'{"text": "a"}\n\n').err == ""
+    result = run(stdin=b"")
+    assert (result.status, result.out) == (0, b"")
+    assert "embed: standard input: it is empty: no texts, no vectors" in result.err
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (".", "is a folder: name a file, or embed all of it with python -m runtime.bulk"),
+        ("none.txt", "there is no such file (a text goes without --input)"),
+        ("in.csv", "no field 'text' (it has: id, body): name another with --field"),
+        ("in.xlsx", "a zip archive or an Office document: unpack it, or save the sheet as CSV"),
+        ("in.gz", "gzip data is cut off or damaged"),
+    ],
+)
+def test_an_input_that_cannot_be_read_names_the_remedy(run, tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "in.csv").write_bytes(b"id,body\n1,a\n")
+    (tmp_path / "in.xlsx").write_bytes(b"PK\x03\x04\0\0")
+    (tmp_path / "in.gz").write_bytes(gzip.compress(os.urandom(500).hex().encode())[:300])
+    result = run("--input", str(tmp_path / name))
+    assert result.status == 2
+    assert message in result.err
+    assert result.err.count("\n") == 1
