@@ -152,8 +152,7 @@ def _run(source: Path, layout: tuple[int, int], shard_rows: int, settings: Setti
 
 
 def _same(output: Path, plain: Path) -> None:
-    document = json.loads((output / "_manifest.json").read_text(encoding="utf-8"))
-    parts = [file["name"] for shard in document["shards"] for file in shard["files"]]
-    vectors = np.concatenate([np.load(output / name) for name in parts if ".ids." not in name])
+    parts = sorted(path for path in output.glob("part-*.npy") if ".ids." not in path.name)
+    vectors = np.concatenate([np.load(part) for part in parts])
     if not np.array_equal(vectors, np.load(plain)):
         raise WorkerError("bulk: the vectors are not those of encode")

@@ -135,7 +135,7 @@ def database() -> Iterator[str]:
         warnings.simplefilter("ignore")
         pgserver = pytest.importorskip("pgserver", reason="needs pip install pgserver")
         folder = tempfile.mkdtemp(prefix="postgres-")  # as root it starts the server as a user of its own
-        os.chmod(folder, 0o755)
+        Path(folder).chmod(0o755)
         server = pgserver.get_server(folder)
     yield server.get_uri()
     server.cleanup()
