@@ -1,6 +1,6 @@
 """The int8 that people use today: optimum's ORTQuantizer on the plain graph, unrewritten, to compare with.
 
-One scale over each whole activation tensor, so that a vector depends on what shares its batch; on processors without
+One scale over each whole activation tensor, so that a vector depends on what shares its batch; on CPUs without
 VNNI its avx512_vnni preset can saturate. That is what the per-token scheme is measured against, and nothing is mended
 here.
 """
@@ -24,7 +24,7 @@ def quantize_optimum(plain_onnx: Path, output: Path, preset: str = "avx512_vnni"
 
     :param plain_onnx: the fp32 graph of :func:`export.trace.trace`.
     :param output: the file to write; weights are inside it. An existing file is replaced.
-    :param preset: a name of :data:`PRESETS`: optimum's AutoQuantizationConfig for the target processor.
+    :param preset: a name of :data:`PRESETS`: optimum's AutoQuantizationConfig for the target CPU.
     :raises ExportError: there is no such preset or no such graph.
     """
     if preset not in PRESETS:

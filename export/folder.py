@@ -70,12 +70,12 @@ def save_model(model: onnx.ModelProto, folder: Path) -> list[Path]:
     return [model_path]
 
 
-def _find(written: Mapping[int, bytes], wanted: bytes) -> int | None:
+def _find(written: Mapping[int, bytes], content: bytes) -> int | None:
     """
     :return: the offset at which tensors written one after the other hold these bytes.
     """
     for first, piece in written.items():
-        offset, rest = first, memoryview(wanted)
+        offset, rest = first, memoryview(content)
         while piece and rest[: len(piece)] == piece:
             offset, rest = offset + len(piece), rest[len(piece) :]
             if not rest:

@@ -188,7 +188,7 @@ class CorpusEncoder:
     """Encodes window after window, and counts over all of them."""
 
     def __init__(self, options: argparse.Namespace, embedder: Embedder) -> None:
-        """Start counting, and drawing where wanted."""
+        """Start counting, and drawing progress if asked for."""
         self._options = options
         self._embedder = embedder
         self._progress = None

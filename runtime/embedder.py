@@ -176,9 +176,9 @@ class Embedder:
         :param show_progress: draw a line on standard error.
         :param return_stats: return (vectors, EncodeStats).
         :param batch_size: most texts in a batch; None for no limit but batch_tokens.
-        :param normalize_embeddings: the reference work's name of `normalize`; wins when given.
-        :param convert_to_numpy: of the reference work; only True.
-        :param show_progress_bar: the reference work's name of `show_progress`; wins when given.
+        :param normalize_embeddings: sentence-transformers' name of `normalize`; wins when given.
+        :param convert_to_numpy: of sentence-transformers; only True.
+        :param show_progress_bar: sentence-transformers' name of `show_progress`; wins when given.
         :return: [D] float32 for a str, else [n, D] in the order given ([0, D] for none); D is dimensions, if given.
         :raises TypeError: a text is not a str; the message names its index and type.
         :raises TextTooLongError: with overflow="error".

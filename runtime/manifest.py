@@ -29,7 +29,7 @@ MAX_DIMENSION = 1 << 16  # far beyond any model, and room for the vectors can st
 ARCHITECTURES = ("jinabert", "jinabert-qk-devlin-norm", "jinabert-qk-post-norm", "t5")  # of export/models
 
 ROW_WORDS = 64  # 64-bit words that one sum of the checksum covers: a sector of a disk
-PIECE_BYTES = 1 << 20  # read at a time: stays in the processor's cache
+PIECE_BYTES = 1 << 20  # read at a time: stays in the CPU's cache
 
 TASKS = ("embed", "rerank")  # a vector a text; one number, the score, a pair of texts
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
@@ -120,7 +120,7 @@ def _checked(path: str, document: object) -> Manifest:
         raise ModelError(f"{path}: holds {_shown(document)}, not an object: {EXPORT_AGAIN}")
     version = document.get("schema_version")
     if type(version) is not int or version < 1:
-        raise ModelError(f"{path}: schema_version is {_shown(version)}, not a whole number: {EXPORT_AGAIN}")
+        raise ModelError(f"{path}: schema_version is {_shown(version)}, expected an integer: {EXPORT_AGAIN}")
     if version < SCHEMA_VERSION:
         raise ModelError(
             f"{path}: schema_version {version} is older than the {SCHEMA_VERSION} this release reads: "
@@ -134,14 +134,14 @@ def _checked(path: str, document: object) -> Manifest:
 
     def text(field: str, value: object, allowed: tuple[str, ...] = ()) -> str:
         if not isinstance(value, str) or not value or (allowed and value not in allowed):
-            wanted = " or ".join(map(repr, allowed)) or "a string"
-            raise ModelError(f"{path}: {field} is {_shown(value)}, not {wanted}: {EXPORT_AGAIN}")
+            expected = " or ".join(map(repr, allowed)) or "a string"
+            raise ModelError(f"{path}: {field} is {_shown(value)}, not {expected}: {EXPORT_AGAIN}")
         return value
 
     def number(field: str, value: object, least: int = 1, most: int = (1 << 53) - 1) -> int:
         if type(value) is not int or not least <= value <= most:
             raise ModelError(
-                f"{path}: {field} is {_shown(value)}, not a whole number from {least} to {most}: {EXPORT_AGAIN}"
+                f"{path}: {field} is {_shown(value)}, expected an integer from {least} to {most}: {EXPORT_AGAIN}"
             )
         return value
 

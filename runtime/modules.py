@@ -194,15 +194,15 @@ def load_arrays(folder: str, modules: Sequence[Module]) -> tuple[Module, ...]:
     :raises ModelError: the file cannot be read, or holds more or fewer numbers than the modules have.
     """
     shapes = [array_shapes(module) for module in modules]
-    wanted = sum(prod(shape) for arrays in shapes for shape in arrays.values())
-    if not wanted:
+    count = sum(prod(shape) for arrays in shapes for shape in arrays.values())
+    if not count:
         return tuple(modules)
     path = os.path.join(folder, MODULES_DATA)
     try:
         found = os.path.getsize(path)
-        if found != 4 * wanted:
+        if found != 4 * count:
             raise ModelError(
-                f"{path}: {found} bytes where the modules of manifest.json have {4 * wanted}: export the model again"
+                f"{path}: {found} bytes where the modules of manifest.json have {4 * count}: export the model again"
             )
         numbers = np.fromfile(path, "<f4")
     except OSError as error:

@@ -1,6 +1,6 @@
 """From token vectors to one vector per text: the mean over the text's own rows or another mode, then length 1.
 
-Every function works on one text's rows, or row by row, so that a result has the same bits whatever else was
+Every function works on one text's rows, or row by row, so that a result is bit-identical whatever else was
 in the batch.
 """
 

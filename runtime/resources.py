@@ -1,4 +1,4 @@
-"""What this process may really use: CPU cores and memory, by affinity, by control groups (cgroups v1 and v2) and,
+"""What this process may really use: CPU cores and memory, by affinity, by cgroups (v1 and v2) and,
 on AWS Lambda, by the function's memory size.
 
 onnxruntime left alone counts the machine's cores, whatever a container was given.
@@ -58,7 +58,7 @@ def may_spin(root: str = "/") -> bool:
 
 
 def cpu_quota(root: str = "/") -> float | None:
-    """CPU time that control groups allow this process, the tightest of its ancestors' quotas.
+    """CPU time that cgroups allow this process, the tightest of its ancestors' quotas.
 
     :param root: folder that stands for the root of the file system.
     :return: CPU cores (may be fractional), or None where nothing limits them.
@@ -76,7 +76,7 @@ def cpu_quota(root: str = "/") -> float | None:
 
 
 def memory_limit(root: str = "/") -> int | None:
-    """Memory that this process may use: the least of its control groups' limits and, on Lambda, of the function's
+    """Memory that this process may use: the least of its cgroups' limits and, on Lambda, of the function's
     memory size less what Lambda itself needs.
 
     :param root: folder that stands for the root of the file system.
@@ -121,7 +121,7 @@ def _affinity() -> int:
 
 
 def _cgroups(root: str, controller: str) -> Iterator[tuple[int, str]]:
-    """Version (1 or 2) and folder of each control group of this process, from its own up to the mount."""
+    """Version (1 or 2) and folder of each cgroup of this process, from its own up to the mount."""
     for line in (_read(os.path.join(root, "proc/self/cgroup")) or "").splitlines():
         hierarchy, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")

@@ -40,7 +40,7 @@ SHARED_ARENA = "session.use_env_allocators"
 CONFIG_ENTRIES = {
     SHARED_ARENA: "1",
     # How long a thread without work spins. Runs are as fast as with the default, and a session that has just been
-    # opened does not keep a processor busy that the process needs: 30 ms less from start to first vector on 2 cores.
+    # opened does not keep a CPU core busy that the process needs: 30 ms less from start to first vector on 2 cores.
     "session.intra_op.spin_duration_us": "500",
 }
 SPINNING = "session.intra_op.allow_spinning"  # resources.may_spin() decides
@@ -99,8 +99,8 @@ class Session:
             ) from None
         inputs = {(node.name, node.type) for node in handle.get_inputs()}
         outputs = [(node.name, node.type) for node in handle.get_outputs()]
-        wanted = {("input_ids", "tensor(int64)"), ("attention_mask", "tensor(int64)")}
-        if inputs != wanted or outputs[:1] != [("last_hidden_state", "tensor(float)")]:
+        expected = {("input_ids", "tensor(int64)"), ("attention_mask", "tensor(int64)")}
+        if inputs != expected or outputs[:1] != [("last_hidden_state", "tensor(float)")]:
             raise ModelError(
                 f"{path}: its inputs and outputs are {sorted(inputs)} and {outputs}, not int64 input_ids and "
                 f"attention_mask and float last_hidden_state: {EXPORT_AGAIN}"

@@ -1,4 +1,4 @@
-"""Processes under a real limit of memory or processor time: a control group of their own, v1 or v2.
+"""Processes under a real limit of memory or CPU time: a cgroup of their own, v1 or v2.
 
 Needs the right to make groups (root, on most machines); `missing` says why it cannot.
 """
@@ -40,7 +40,7 @@ def missing(controller: str) -> str | None:
         with group(controller, 1 << 30 if controller == "memory" else 1.0):
             return None
     except OSError as error:
-        return f"no control group for {controller} can be made here: {error.strerror or error}"
+        return f"no cgroup for {controller} can be made here: {error.strerror or error}"
 
 
 @contextlib.contextmanager
@@ -48,7 +48,7 @@ def group(controller: str, limit: float) -> Iterator[Path]:
     """A new group, empty, gone afterwards.
 
     :param controller: "memory" or "cpu".
-    :param limit: bytes, or processors.
+    :param limit: bytes, or CPU cores.
     :raises OSError: not allowed here.
     """
     place = _own(controller)

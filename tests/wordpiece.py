@@ -15,7 +15,7 @@ from runtime.tokenization.wordpiece import WordPiece
 from tests.paths import MODELS, SHARED
 
 if TYPE_CHECKING:
-    # One thread: its pool waits long for a processor that others use.
+    # One thread: its pool waits long for a CPU core that others use.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from tokenizers.implementations import BertWordPieceTokenizer
 
@@ -33,7 +33,7 @@ def vocabulary() -> Path | None:
 
 def reference(path: Path, *, lower_case: bool = True) -> BertWordPieceTokenizer:
     """:return: `tokenizers` as BERT uses it, the five special tokens registered."""
-    # One thread: its pool waits long for a processor that others use.
+    # One thread: its pool waits long for a CPU core that others use.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from tokenizers.implementations import BertWordPieceTokenizer
     from tokenizers.models import WordPiece as Model

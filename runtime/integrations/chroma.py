@@ -56,7 +56,7 @@ class JinaBertEmbeddingFunction(EmbeddingFunction):  # type: ignore[misc]
         :param model: model folder; None for the bundled model.
         :param threads: as in Embedder.
         :param max_length: longer texts are cut after this many tokens; None for the model's own maximum.
-        :param weights: weights that are wanted, as a collection remembers them; None for what the folder holds.
+        :param weights: weights that are expected, as a collection remembers them; None for what the folder holds.
         :raises ModelError: the folder has no valid manifest (unless `weights` is given: then the first call says it).
         """
         self.model = None if model is None else os.fspath(model)
@@ -142,7 +142,7 @@ class JinaBertEmbeddingFunction(EmbeddingFunction):  # type: ignore[misc]
                     f"{field!r} is no field of jinabert-runtime's configuration: {', '.join(FIELDS)}"
                 )
             if value is not None and type(value) is not FIELDS[field]:
-                raise InputError(f"{field}={value!r}: {FIELDS[field].__name__} or None wanted")
+                raise InputError(f"{field}={value!r}: expected {FIELDS[field].__name__} or None")
 
     def validate_config_update(self, old_config: dict[str, Any], new_config: dict[str, Any]) -> None:
         """

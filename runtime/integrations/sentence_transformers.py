@@ -67,7 +67,7 @@ class SentenceTransformer:
         _check_device(device)
         if similarity_fn_name is not None and similarity_fn_name not in SIMILARITIES:
             raise InputError(
-                f"similarity_fn_name={similarity_fn_name!r}: one of {', '.join(SIMILARITIES)} wanted"
+                f"similarity_fn_name={similarity_fn_name!r}: must be one of {', '.join(SIMILARITIES)}"
             )
         self.embedder: Embedder = shared_embedder(model_name_or_path, threads)
         manifest = self.embedder.manifest
@@ -133,10 +133,10 @@ class SentenceTransformer:
                 "convert_to_tensor=True: there is no torch here; torch.from_numpy(model.encode(...)) makes a tensor"
             )
         if precision not in PRECISIONS:
-            raise InputError(f"precision={precision!r}: one of {', '.join(PRECISIONS)} wanted")
+            raise InputError(f"precision={precision!r}: must be one of {', '.join(PRECISIONS)}")
         if output_value not in ("sentence_embedding", "token_embeddings", None):
             raise InputError(
-                f"output_value={output_value!r}: 'sentence_embedding', 'token_embeddings' or None wanted"
+                f"output_value={output_value!r}: must be 'sentence_embedding', 'token_embeddings' or None"
             )
         single = isinstance(sentences, str)
         texts = [sentences] if isinstance(sentences, str) else sentences
@@ -213,7 +213,7 @@ class SentenceTransformer:
         """
         left, right = self._comparable(embeddings1), self._comparable(embeddings2)
         if left.shape != right.shape:
-            raise InputError(f"{len(left):,} vectors and {len(right):,}: as many of each wanted")
+            raise InputError(f"{len(left):,} vectors and {len(right):,}: must be as many of each")
         if self.similarity_fn_name in DISTANCES:
             order = DISTANCES[self.similarity_fn_name]
             distances: NDArray[np.float32] = np.linalg.norm(left - right, ord=order, axis=1).astype(
@@ -304,9 +304,9 @@ def quantize_embeddings(
     """
     vectors = np.asarray(embeddings)
     if precision not in PRECISIONS:
-        raise InputError(f"precision={precision!r}: one of {', '.join(PRECISIONS)} wanted")
+        raise InputError(f"precision={precision!r}: must be one of {', '.join(PRECISIONS)}")
     if vectors.ndim != 2 or not np.issubdtype(vectors.dtype, np.floating):
-        raise InputError(f"embeddings of {vectors.dtype} {list(vectors.shape)}: floats [n, D] wanted")
+        raise InputError(f"embeddings of {vectors.dtype} {list(vectors.shape)}: expected floats [n, D]")
     if precision == "float32":
         return vectors.astype(np.float32)
     if precision in ("binary", "ubinary"):
@@ -318,7 +318,7 @@ def quantize_embeddings(
         )
     bounds = np.asarray(ranges, np.float32)
     if bounds.shape != (2, vectors.shape[1]):
-        raise InputError(f"ranges of shape {list(bounds.shape)}: [2, {vectors.shape[1]}] wanted")
+        raise InputError(f"ranges of shape {list(bounds.shape)}: expected [2, {vectors.shape[1]}]")
     steps = (bounds[1] - bounds[0]) / 255
     steps = np.where(steps == 0, 1, steps)
     levels = np.clip(np.floor((vectors - bounds[0]) / steps), 0, 255).astype(np.uint8)
@@ -348,4 +348,4 @@ def _text(number: int, text: object) -> str:
 
 def _check_device(device: str | None) -> None:
     if device not in (None, "cpu"):
-        raise InputError(f"device={device!r}: this runs on the processor; leave it out or say 'cpu'")
+        raise InputError(f"device={device!r}: this runs on the CPU; leave it out or say 'cpu'")

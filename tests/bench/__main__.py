@@ -1,4 +1,4 @@
-"""``python -m tests.bench NAME``: how fast, next to whom, and next to what the processor allows."""
+"""``python -m tests.bench NAME``: how fast, next to whom, and next to what the CPU allows."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Bulk jobs: processes times threads, and the rate beside a plain encode of the same texts.
 
-Every layout that uses all processors is measured, and one process with one thread for comparison. A job of a single
+Every layout that uses all CPU cores is measured, and one process with one thread for comparison. A job of a single
 row says what starting and ending take. All layouts must give the same files to the bit, and the vectors of encode.
 """
 
@@ -24,7 +24,7 @@ from tests.bench.settings import Settings
 __all__ = ["bulk", "layouts"]
 
 CASES = {"short": "STS-B test twice over", "mixed": "200 texts of 10 to 2,000 tokens"}
-SHARDS_EACH = 4  # for each processor, so that all of them end at about the same time; real jobs have more
+SHARDS_EACH = 4  # for each CPU core, so that all of them end at about the same time; real jobs have more
 PLAIN = """
 import json, sys, time
 from runtime import Embedder
@@ -39,17 +39,17 @@ numpy.save(sys.argv[4], vectors)
 """
 
 
-def layouts(processors: int) -> list[tuple[int, int]]:
-    """:return: (processes, threads of each) with as many threads in all as processors; then one of each."""
-    divisors = [n for n in range(1, min(processors, MAX_DEFAULT_THREADS) + 1) if processors % n == 0]
-    full = [(processors // threads, threads) for threads in divisors]
+def layouts(cores: int) -> list[tuple[int, int]]:
+    """:return: (processes, threads of each) with as many threads in all as CPU cores; then one of each."""
+    divisors = [n for n in range(1, min(cores, MAX_DEFAULT_THREADS) + 1) if cores % n == 0]
+    full = [(cores // threads, threads) for threads in divisors]
     return full if full == [(1, 1)] else [*full, (1, 1)]
 
 
 def bulk(settings: Settings) -> Result:
     """Measure all layouts.
 
-    :param settings: see there; cases are "short" and "mixed"; threads are the processors to use.
+    :param settings: see there; cases are "short" and "mixed"; threads are the CPU cores to use.
     :return: a table for each case.
     :raises WorkerError: pyarrow is missing, or outputs differ.
     """

@@ -31,8 +31,8 @@ def mark(name):
 TAIL = """
 import json
 with open("/proc/self/status") as file:
-    resident = next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmRSS"))
-print(json.dumps([start, marks, resident]))
+    rss = next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmRSS"))
+print(json.dumps([start, marks, rss]))
 """
 LIMIT = """
 import onnxruntime
@@ -126,19 +126,19 @@ class Run:
     phases: dict[
         str, float
     ]  # seconds; the first is from before the process until its first line, the last its end
-    resident: int  # bytes, at the end
+    rss: int  # bytes, at the end
     others: float
 
 
 def _run(python: str, program: str, threads: int) -> Run:
     ended = finish([python, "-c", HEAD + program + TAIL], threads)
-    start, marks, resident = json.loads(ended.output.strip().splitlines()[-1])
+    start, marks, rss = json.loads(ended.output.strip().splitlines()[-1])
     phases, last = {}, ended.started
     for name, moment in marks or [["start", start]]:
         phases[name] = moment - last
         last = moment
     phases["end"] = ended.started + ended.seconds - last
-    return Run(ended.seconds, phases, resident, ended.others)
+    return Run(ended.seconds, phases, rss, ended.others)
 
 
 def cold_start(settings: Settings) -> Result:
@@ -189,20 +189,20 @@ def _phases(runs: list[Run]) -> dict[str, float]:
 def _report(runs: dict[str, list[Run]], settings: Settings) -> Result:
     result = Result("cold-start")
     seconds = {name: _median(own) for name, own in runs.items()}
-    resident = {name: int(statistics.median(run.resident for run in own)) for name, own in runs.items()}
+    rss = {name: int(statistics.median(run.rss for run in own)) for name, own in runs.items()}
     rows = [
         [
             name,
             figure(seconds[name] * 1000, "ms"),
             f"{seconds[name] / seconds['limit']:.2f}" if "limit" in seconds else "",
-            figure(resident[name] / 1e6, "MB"),
+            figure(rss[name] / 1e6, "MB"),
         ]
         for name in runs
     ]
     result.tables.append(
         Table(
             "Cold start: a new process, file cache warm",
-            ["program", "time", "times the limit", "resident"],
+            ["program", "time", "times the limit", "RSS"],
             rows,
         )
     )
@@ -234,16 +234,16 @@ def _report(runs: dict[str, list[Run]], settings: Settings) -> Result:
             ["cold start: fastembed / ours", "at least 4.5", f"{seconds['fastembed'] / seconds['ours']:.2f}"]
         )
     if {"ours", "imports alone"} <= seconds.keys():
-        ratio = resident["ours"] / (resident["imports alone"] + files)
-        rows.append(["resident: ours / (imports + model files)", "at most 1.2", f"{ratio:.2f}"])
+        ratio = rss["ours"] / (rss["imports alone"] + files)
+        rows.append(["RSS: ours / (imports + model files)", "at most 1.2", f"{ratio:.2f}"])
     result.tables.append(Table("Targets", ["ratio of medians", "target", "found"], rows))
     shown = [name for name in ("limit", "ours", "optimum int8", "fastembed") if name in seconds]
     result.charts = [
         Chart("cold start", "ms", {"time": [seconds[name] * 1000 for name in shown]}, shown, bars=True),
         Chart(
             "after one query",
-            "MB resident",
-            {"memory": [resident[name] / 1e6 for name in shown]},
+            "MB of RSS",
+            {"memory": [rss[name] / 1e6 for name in shown]},
             shown,
             bars=True,
         ),
@@ -252,7 +252,7 @@ def _report(runs: dict[str, list[Run]], settings: Settings) -> Result:
         result.charts.append(chart)
     result.data |= {
         "seconds": seconds,
-        "resident_bytes": resident,
+        "rss_bytes": rss,
         "model_files_bytes": files,
         "runs": {name: [vars(run) for run in own] for name, own in runs.items()},
     }

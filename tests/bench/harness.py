@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 TICK = os.sysconf("SC_CLK_TCK")
-DISTURBED = 0.1  # of all processors' time, used by others
+DISTURBED = 0.1  # of the time of all CPU cores, used by others
 MOST_REPEATS = 4
 MOST_REPEATED_SECONDS = 5.0  # a longer block is not measured again
 PATIENCE = 0.3  # seconds between two tries
@@ -160,23 +160,23 @@ class Spent:
         self._busy, self._own = _busy(), sum(map(_used, pids))
 
     def others(self) -> float:
-        """:return: Share of all processors' time that others than `pids` used since the start."""
+        """:return: Share of the time of all CPU cores that others than `pids` used since the start."""
         seconds = time.perf_counter() - self._start
         others = (_busy() - self._busy) - (sum(map(_used, self._pids)) - self._own)
-        # One tick a processor is how finely the kernel counts.
-        processors = os.cpu_count() or 1
-        return max(0.0, others - processors) / TICK / max(seconds, 1e-9) / processors
+        # One tick a CPU core is how finely the kernel counts.
+        cores = os.cpu_count() or 1
+        return max(0.0, others - cores) / TICK / max(seconds, 1e-9) / cores
 
 
 def others(seconds: float = 0.2) -> float:
-    """:return: Share of all processors' time that others use, measured now."""
+    """:return: Share of the time of all CPU cores that others use, measured now."""
     spent = Spent([os.getpid()])
     time.sleep(seconds)
     return spent.others()
 
 
 def _busy() -> int:
-    """Ticks in which the processors did something, or were taken away by the hypervisor."""
+    """Ticks in which the CPU cores did something, or were taken away by the hypervisor."""
     user, nice, system, _, _, irq, softirq, steal = map(
         int, Path("/proc/stat").read_text().split(None, 9)[1:9]
     )
@@ -198,7 +198,7 @@ class Finished:
 
     seconds: float  # from before it was made until after its end
     started: float  # time.time() before it was made
-    processor_seconds: float
+    cpu_seconds: float
     peak_bytes: int
     output: str
     others: float  # share of the machine that other processes used meanwhile
@@ -328,7 +328,7 @@ def machine(threads: int) -> dict[str, Any]:
     return {
         "processor": next(_cpu_lines("model name"), "unknown"),
         "vnni": any("vnni" in flags for flags in _cpu_lines("flags")),
-        "processors": len(os.sched_getaffinity(0)),
+        "cores": len(os.sched_getaffinity(0)),
         "threads": threads,
         "python": sys.version.split()[0],
         "kernel": os.uname().release,

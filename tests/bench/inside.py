@@ -26,7 +26,7 @@ def parts(embedder: Embedder, request: dict[str, Any]) -> dict[str, Any]:
     :param request: "file" of texts, "rounds", "batch_tokens" (optional), "fresh" (the tokenizer's cache is emptied
         before each round, as for texts never met).
     :return: "seconds" of the whole encode and of each part, medians; the parts and "rest" add up to the whole of
-        one round. Where batches run side by side, a second of one of n threads counts as 1 / n.
+        one round. Where batches run in parallel, a second of one of n threads counts as 1 / n.
     """
     texts = _texts(request)
     spent: dict[str, float] = {}

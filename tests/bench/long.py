@@ -191,11 +191,11 @@ def _mixed(result: Result, tokenizer: WordPiece, settings: Settings) -> None:
         with settings.start("ours") as worker:
             worker.ask("texts", file=corpora.save(texts[:32], settings.folder / "some.json"))
             worker.ask("time", what="encode")
-            before = worker.ask("memory", reset=True)["resident"]
+            before = worker.ask("memory", reset=True)["rss"]
             worker.ask("texts", file=corpora.save(order, settings.folder / "order.json"))
             seconds = worker.ask("time", what="encode")["seconds"]
             after = worker.ask("memory")
-        values = [before, after["peak"], after["resident"], after["resident"] - before]
+        values = [before, after["peak"], after["rss"], after["rss"] - before]
         rows.append([name, figure(seconds, "s"), *(figure(value / 1e6, "MB") for value in values)])
         result.data[f"mixed, {name}"] = {"before": before, "seconds": seconds, **after}
     head = ["the long text comes", "time", "before", "peak", "after", "more than before"]

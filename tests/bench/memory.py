@@ -98,7 +98,7 @@ def memory_sizes(settings: Settings) -> Result:
     head = [
         "memory size",
         "longest text on Lambda",
-        "longest text in a control group",
+        "longest text in a cgroup",
         "longest that survives there",
     ]
     result.tables.append(Table("The longest text by memory size, in tokens", head, rows := []))

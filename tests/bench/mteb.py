@@ -43,7 +43,7 @@ class MTEBModel:
 
         :param model_name: the model folder; None for the bundled model.
         :param revision: not used: a folder has one.
-        :param device: not used: it runs on the processor.
+        :param device: not used: it runs on the CPU.
         :param threads: as in Embedder.
         :raises ModelError: the folder cannot be loaded.
         """

@@ -90,11 +90,11 @@ def _corpus(result: Result, settings: Settings) -> None:
     command = [python_of("plain"), "-m", "runtime.embed", "--model", str(settings.artifacts.model)]
     command += ["--input", str(source), "--output", str(target), "--format", "npy", "--force"]
     ended = finish(command, settings.threads)
-    busy = ended.processor_seconds / ended.seconds / len(os.sched_getaffinity(0))
+    busy = ended.cpu_seconds / ended.seconds / len(os.sched_getaffinity(0))
     rows = [
         ["time", figure(ended.seconds, "s")],
         ["lines a second", figure(len(lines) / ended.seconds)],
-        ["processors busy", f"{busy:.1%}"],
+        ["CPU cores busy", f"{busy:.1%}"],
         ["peak memory", figure(ended.peak_bytes / 1e6, "MB")],
     ]
     result.tables.append(Table(f"{len(lines):,} lines through the command line", ["", "found"], rows))

@@ -154,13 +154,13 @@ def report(result: Result, titles: dict[str, str], scores: dict[str, Scores]) ->
     judged = [
         [
             line.what,
-            line.wanted,
+            line.expected,
             line.found,
             words[line.passed] + ("" if line.required else " (not required)"),
         ]
         for line in lines
     ]
-    result.tables.append(Table("Targets", ["target", "wanted", "found", "verdict"], judged))
+    result.tables.append(Table("Targets", ["target", "expected", "found", "verdict"], judged))
     result.passed = not any(line.required and line.passed is False for line in lines)
     passkey = [name for name in searched if name.startswith("passkey")]
     for title, y_label, names in (

@@ -251,7 +251,7 @@ def measure(
         "embedding",
     ]
     sizes = f"{len(corpus.documents):,} documents, {len(chunks):,} chunks, {len(corpus.queries):,} queries"
-    title = f"{name}: {sizes}; per cent"
+    title = f"{name}: {sizes}; %"
     result.tables.append(Table(title, head, rows))
     result.charts.append(
         Chart(name, "queries answered, %", series, [f"first {k}" for k in CUTOFFS], bars=True)

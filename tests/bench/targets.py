@@ -27,7 +27,7 @@ class Line(NamedTuple):
     """A target."""
 
     what: str
-    wanted: str
+    expected: str
     found: str
     passed: bool | None  # None: not measured
     required: bool = True

@@ -76,7 +76,7 @@ def test_a_corpus_goes_through_to_a_table(tiny: Embedder, monkeypatch: pytest.Mo
     result = Result("rag")
     rag.measure(result, "made", corpus, tiny, {rag.OURS: tiny}, {rag.OURS: "tiny"})
     (table,) = result.tables
-    assert table.title == "made: 4 documents, 6 chunks, 2 queries; per cent"
+    assert table.title == "made: 4 documents, 6 chunks, 2 queries; %"
     assert [row[0] for row in table.rows] == [
         "tiny, whole documents",
         "tiny, plain chunks",

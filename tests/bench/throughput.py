@@ -115,7 +115,7 @@ def _check(workers: dict[str, Worker], folder: Path, case: Case) -> dict[str, fl
         lengths = np.linalg.norm(own, axis=1) * np.linalg.norm(reference, axis=1)
         found[peer] = float(((own * reference).sum(axis=1) / lengths).min())
         least = LEAST_COSINE.get(peer, 0.9999)
-        assert found[peer] >= least, f"{peer}, {case.name}: cosine {found[peer]:.5f} to torch, {least} wanted"
+        assert found[peer] >= least, f"{peer}, {case.name}: cosine {found[peer]:.5f} to torch, not {least}"
     return found
 
 

@@ -3,7 +3,7 @@
 {"do": "texts", "file": F}                      read a JSON list of texts, to be encoded from now on
 {"do": "time", "what": W, "seconds": S, ...}    repeat W for at least S seconds: {"seconds": median of a run, "runs": n}
 {"do": "vectors", "file": F}                    encode the texts once and save their vectors as npy
-{"do": "memory"}                                {"resident": bytes now, "peak": bytes since the start or since "reset"}
+{"do": "memory"}                                {"rss": bytes now, "peak": bytes since the start or since "reset"}
 
 What W may be: "encode" (the texts, or those of "file", all in one call, with "options") and "run" (the model alone on
 "ids": [B][L], no text involved). "warm" runs before the clock starts, "most" ends it early.
@@ -26,12 +26,12 @@ def memory() -> dict[str, int]:
     """:return: Resident set size and its peak in bytes, and the part of it that maps files."""
     with open("/proc/self/status", encoding="ascii") as file:
         fields = dict(line.split(":", 1) for line in file)
-    names = {"resident": "VmRSS", "peak": "VmHWM", "files": "RssFile"}
+    names = {"rss": "VmRSS", "peak": "VmHWM", "files": "RssFile"}
     return {name: int(fields[field].split()[0]) * 1024 for name, field in names.items()}
 
 
 def reset_peak() -> None:
-    """Make the resident size of now the peak."""
+    """Make the RSS of now the peak."""
     with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
         file.write("5")
 

@@ -111,7 +111,7 @@ def test_similarities(tiny_folder: Path, name: str) -> None:
         ({"output_value": None, "precision": "int8"}, "only sentence embeddings"),
         ({"device": "cuda"}, "device='cuda'"),
         ({"batch_size": 0}, "batch_size=0"),
-        ({"precision": "int8", "ranges": np.zeros((2, 3))}, r"ranges of shape \[2, 3\]: \[2, 16\] wanted"),
+        ({"precision": "int8", "ranges": np.zeros((2, 3))}, r"ranges of shape \[2, 3\]: expected \[2, 16\]"),
     ],
 )
 def test_what_cannot_be_had_says_why(
@@ -192,7 +192,7 @@ def test_ranges_from_few_vectors_are_warned_of_and_from_one_refused(model: Sente
 
 @pytest.mark.parametrize("wrong", [np.zeros(8, np.float32), np.zeros((2, 8), np.int8)])
 def test_only_float_vectors_are_quantised(wrong: np.ndarray) -> None:
-    with pytest.raises(InputError, match=r"floats \[n, D\] wanted"):
+    with pytest.raises(InputError, match=r"expected floats \[n, D\]"):
         quantize_embeddings(wrong, "binary")
 
 

@@ -58,7 +58,7 @@ def test_limit_on_lambda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert resources.memory_limit(root) == 1000
 
 
-def test_resident_here_is_a_sensible_number(tmp_path: Path) -> None:
+def test_rss_here_is_a_sensible_number(tmp_path: Path) -> None:
     assert 5 * MEGABYTE < resources.rss_bytes() < 1 << 40
     assert resources.rss_bytes(str(tmp_path)) == 0
 

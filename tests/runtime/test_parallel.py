@@ -1,4 +1,4 @@
-"""Batches side by side: every one is done once, errors arrive, and vectors have the same bits."""
+"""Batch-parallel runs: every batch is run once, errors arrive, and vectors are bit-identical."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def several(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Embedder:
 TEXTS = [" ".join(["hello"] * (1 + number % 29)) for number in range(200)]  # some above max_dense_tokens
 
 
-def test_vectors_have_the_bits_of_one_text_alone(several: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vectors_are_bit_identical_to_a_text_alone(several: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     run = several.model.session.run
     alone: list[bool] = []
 
@@ -74,7 +74,7 @@ def test_vectors_have_the_bits_of_one_text_alone(several: Embedder, monkeypatch:
 
     monkeypatch.setattr(several.model.session, "run", watched)
     together, stats = several.encode(TEXTS, batch_tokens=64, return_stats=True)
-    assert sum(alone) > 4  # most batches did run side by side
+    assert sum(alone) > 4  # most batches did run in parallel
     assert stats.texts == len(TEXTS)
     assert np.array_equal(together, np.stack([several.encode(text) for text in TEXTS]))
 
@@ -90,12 +90,12 @@ def test_a_vector_that_is_not_finite_is_named(tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="os.fork is missing here")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_child_encodes_side_by_side_too(several: Embedder) -> None:
-    wanted = several.encode(TEXTS, batch_tokens=64)
+def test_a_forked_child_encodes_in_parallel_too(several: Embedder) -> None:
+    expected = several.encode(TEXTS, batch_tokens=64)
     child = os.fork()
     if child == 0:
         try:
-            os._exit(0 if np.array_equal(several.encode(TEXTS, batch_tokens=64), wanted) else 1)
+            os._exit(0 if np.array_equal(several.encode(TEXTS, batch_tokens=64), expected) else 1)
         finally:
             os._exit(2)
     assert os.waitpid(child, 0)[1] == 0

@@ -1,4 +1,4 @@
-"""Means that are accurate at any length, and have the same bits in any batch."""
+"""Means that are accurate at any length, and bit-identical in any batch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_sums_are_as_good_as_exact_in_float32(count: int) -> None:
 
 
 @given(st.lists(st.integers(1, 200), min_size=1, max_size=6), st.booleans())
-def test_a_text_has_the_same_bits_alone_and_in_a_batch(lengths: list[int], normalize: bool) -> None:
+def test_a_text_is_bit_identical_alone_and_in_a_batch(lengths: list[int], normalize: bool) -> None:
     hidden = np.full((len(lengths), max(lengths), 24), np.nan, np.float32)  # padding that must not be read
     for number, length in enumerate(lengths):
         hidden[number, :length] = rows(length, 24, seed=number)

@@ -62,7 +62,7 @@ def test_quota_is_the_tightest_of_the_groups(
 
 
 @pytest.mark.parametrize(
-    ("quota", "processors", "expected"),
+    ("quota", "cores", "expected"),
     [
         ("20000", 8, 1),
         ("140000", 8, 1),
@@ -74,9 +74,9 @@ def test_quota_is_the_tightest_of_the_groups(
     ],
 )
 def test_default_respects_quota_and_affinity(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, processors: int, expected: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, cores: int, expected: int
 ) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processors)), raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
     root = system(tmp_path, {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": f"{quota} 100000\n"})
     assert resources.default_threads(root) == expected
 
@@ -99,5 +99,5 @@ def test_no_spinning_under_a_quota(tmp_path: Path) -> None:
     assert resources.may_spin(system(tmp_path, {"sys/fs/cgroup/cpu.max": "max 100000\n"}))
 
 
-def test_default_here_is_a_number_of_processors() -> None:
+def test_default_here_is_a_number_of_cores() -> None:
     assert 1 <= resources.default_threads() <= (os.cpu_count() or 1)

@@ -28,7 +28,7 @@ WORDS = ["the", "rain", "is", "cold", "today", ",", ".", "sun", "weather"]
 
 
 def int8_texts(tokenizer: WordPiece) -> list[str]:
-    """Texts for the bundled model; the last one runs in blocks."""
+    """Texts for the bundled model; the last one needs blockwise attention."""
     return [
         "",
         "How is the weather today?",
@@ -39,7 +39,7 @@ def int8_texts(tokenizer: WordPiece) -> list[str]:
 
 
 def fp32_texts() -> list[str]:
-    """Texts for the random model, whose vocabulary has WORDS; the last one runs in blocks."""
+    """Texts for the random model, whose vocabulary has WORDS; the last one needs blockwise attention."""
     chance = np.random.default_rng(5)
     return ["", *(" ".join(chance.choice(WORDS, length)) for length in (1, 2, 7, 30, 100, 513, 1100))]
 

@@ -72,7 +72,7 @@ def test_threads_change_nothing(
     assert (vectors == alone).all()  # what is so
 
 
-def test_texts_in_blocks_run_alone(embedder: Embedder) -> None:
+def test_texts_with_blockwise_attention_run_alone(embedder: Embedder) -> None:
     limit = embedder.manifest.max_dense_tokens
     assert limit is not None
     batches = plan([limit, limit, limit + 1, limit + 1, 5], batch_tokens=1 << 30, max_dense_tokens=limit)
@@ -80,7 +80,7 @@ def test_texts_in_blocks_run_alone(embedder: Embedder) -> None:
     assert [3] in batches
 
 
-def test_batches_side_by_side(
+def test_batches_in_parallel(
     embedder: Embedder, one_thread: Embedder, texts: list[str], alone: NDArray[np.float32]
 ) -> None:
     """Many tokens at once take the way through runtime/batching.py."""

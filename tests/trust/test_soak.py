@@ -1,7 +1,7 @@
 """A long run of mixed work, bounded by count: memory and file descriptors flat, vectors identical at the end.
 
 The suite has a short one. `python -m tests.trust.test_soak ROUNDS` does as many as asked (30 minutes: about 2,500 on
-two processors) and prints what it saw.
+two CPU cores) and prints what it saw.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.trust.texts import long_text, short_texts
 SETTLING = 4  # rounds until buffers and caches have their size
 
 
-def resident() -> float:
+def rss() -> float:
     """Megabytes of this process in memory."""
     with open("/proc/self/statm", encoding="ascii") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
@@ -72,7 +72,7 @@ def work(embedded: Path, embedder: Embedder, rounds: int) -> Iterator[tuple[floa
                 other.encode("hello")
             del other
         gc.collect()
-        yield resident(), descriptors(), threads()
+        yield rss(), descriptors(), threads()
     assert (embedder.encode(checked) == before).all()
     assert (embedder.encode(long) == before_long).all()
 
