@@ -6,7 +6,6 @@ row says what starting and ending take. All layouts must give the same files to 
 
 from __future__ import annotations
 
-import json
 import shutil
 import statistics
 import sys
