@@ -122,6 +122,7 @@ def distill(job: DistillJob, report: Callable[[str], None]) -> Path:
             report(f"wrote {file}, {file.stat().st_size:,} bytes")
         return job.parts
     report("balancing for int8")
+    state.averaged.to("cpu")  # where balance.py rounds weights as the export does
     balance(state.averaged, lambda m: _calibrate(m, corpus), width)
     if pairs is not None:
         report(f"dev score {100 * dev.spearman(state.averaged, tokenizer, pairs):.2f}")
