@@ -270,17 +270,8 @@ def _texts(options: argparse.Namespace) -> Iterator[str]:
     if options.input is None:
         return iter(options.texts)
     from .cli import reading
-    from .cli.sources import ReadOptions
 
-    how = ReadOptions(
-        options.field,
-        format=options.input_format,
-        encoding=options.encoding,
-        errors=options.errors,
-        delimiter=options.delimiter,
-        quoting=options.quoting,
-    )
-    return reading.texts(options.input, how, lambda line: None if options.quiet else command.say(NAME, line))
+    return reading.texts_of(options, NAME)
 
 
 def _similarity(embedder: Embedder, options: argparse.Namespace, encoder: CorpusEncoder, writer: Any) -> None:

@@ -7,7 +7,7 @@ multivector.py). `Reranker` is for model folders with the task "rerank", whose o
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,6 +38,10 @@ class Ranked:
     end: int | None
     truncated: bool  # whether the document was cut to the maximum length
     text: str | None  # the document, when asked for
+
+    def moved(self, by: int) -> Ranked:
+        """The same, of a document that stands later in a longer list."""
+        return replace(self, index=self.index + by)
 
 
 def rerank(

@@ -50,7 +50,7 @@ LAYERS = [
     "chunking cli reranker",
     "embedder",
     "api",
-    "bulk embed handlers integrations serve",  # the doors: none knows of another
+    "bulk embed handlers integrations rerank serve",  # the doors: none knows of another
 ]
 
 

@@ -9,6 +9,7 @@ from runtime.errors import InputError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
     from typing import BinaryIO
@@ -47,6 +48,27 @@ def texts(name: str, options: ReadOptions, say: Callable[[str], None]) -> Iterat
             say(f"{shown}: {source.blank:,} blank {lines} skipped")
         if not found:
             say(f"{shown}: it is empty: no texts, no vectors")
+
+
+def texts_of(options: argparse.Namespace, name: str) -> Iterator[str]:
+    """The texts of --input, read as the options of command.add_reading say.
+
+    :param options: of a command with --input, --field, --quiet and those options.
+    :param name: of the command, for what it says on standard error.
+    :raises InputError: see texts.
+    """
+    from .command import say
+    from .sources import ReadOptions
+
+    how = ReadOptions(
+        options.field,
+        format=options.input_format,
+        encoding=options.encoding,
+        errors=options.errors,
+        delimiter=options.delimiter,
+        quoting=options.quoting,
+    )
+    return texts(options.input, how, lambda line: None if options.quiet else say(name, line))
 
 
 def in_windows(source: Iterable[str]) -> Iterator[list[str]]:
