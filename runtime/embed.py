@@ -271,7 +271,7 @@ def _texts(options: argparse.Namespace) -> Iterator[str]:
         return iter(options.texts)
     from .cli import reading
 
-    return reading.texts_of(options, NAME)
+    return reading.texts_of(options, lambda line: command.say(NAME, line))
 
 
 def _similarity(embedder: Embedder, options: argparse.Namespace, encoder: CorpusEncoder, writer: Any) -> None:

@@ -86,7 +86,9 @@ def _main(options: argparse.Namespace) -> int:
         if sys.stdin is None or sys.stdin.isatty():
             raise InputError("no passages: give them as arguments, or --input FILE, or a pipe (see --help)")
         options.input = "-"
-    passages = reading.texts_of(options, NAME) if options.input is not None else iter(options.texts)
+    passages = iter(options.texts)
+    if options.input is not None:
+        passages = reading.texts_of(options, lambda line: command.say(NAME, line))
     rank, close = _ranker(options)
     try:
         best: list[Ranked] = []

@@ -50,14 +50,13 @@ def texts(name: str, options: ReadOptions, say: Callable[[str], None]) -> Iterat
             say(f"{shown}: it is empty: no texts, no vectors")
 
 
-def texts_of(options: argparse.Namespace, name: str) -> Iterator[str]:
+def texts_of(options: argparse.Namespace, say: Callable[[str], None]) -> Iterator[str]:
     """The texts of --input, read as the options of command.add_reading say.
 
     :param options: of a command with --input, --field, --quiet and those options.
-    :param name: of the command, for what it says on standard error.
+    :param say: see texts; not called with --quiet.
     :raises InputError: see texts.
     """
-    from .command import say
     from .sources import ReadOptions
 
     how = ReadOptions(
@@ -68,7 +67,7 @@ def texts_of(options: argparse.Namespace, name: str) -> Iterator[str]:
         delimiter=options.delimiter,
         quoting=options.quoting,
     )
-    return texts(options.input, how, lambda line: None if options.quiet else say(name, line))
+    return texts(options.input, how, (lambda _: None) if options.quiet else say)
 
 
 def in_windows(source: Iterable[str]) -> Iterator[list[str]]:
