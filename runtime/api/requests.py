@@ -190,6 +190,17 @@ EMBED_REQUEST = RequestType(
     {"inputs": "How is the weather today?"},
 )
 
+
+def _parameters_schema(limits: Limits) -> dict[str, Any]:
+    own = {
+        "truncate": {"enum": list(TRUNCATE)},
+        "truncation_direction": {"enum": list(DIRECTIONS)},
+        "prompt_name": _prompt_names(limits),
+    }
+    nullable = {name: {"anyOf": [schema, {"type": "null"}]} for name, schema in own.items()}
+    return {"type": "object", "properties": nullable, "additionalProperties": False}
+
+
 SIMILARITY_REQUEST = RequestType(
     "SimilarityRequest",
     (
@@ -211,15 +222,7 @@ SIMILARITY_REQUEST = RequestType(
         Field(
             "parameters",
             lambda value, *_: _parameters(value),
-            {
-                "type": "object",
-                "properties": {
-                    "truncate": {"anyOf": [{"enum": list(TRUNCATE)}, {"type": "null"}]},
-                    "truncation_direction": {"anyOf": [{"enum": list(DIRECTIONS)}, {"type": "null"}]},
-                    "prompt_name": {"anyOf": [{"type": "string"}, {"type": "null"}]},
-                },
-                "additionalProperties": False,
-            },
+            _parameters_schema,
             "truncate, truncation_direction and prompt_name, as /embed has them",
         ),
     ),
@@ -359,10 +362,14 @@ def tokenize(document: object, context: Context) -> Answer:
 
 
 def default(document: object, context: Context) -> Answer:
-    """POST / and /invocations: as /embed where the texts are in inputs, else as /v1/embeddings."""
-    tei = isinstance(document, dict) and "inputs" in document
+    """POST / and /invocations: as /v1/embeddings; where there is inputs instead of input, as /embed or /similarity."""
+    inputs = document.get("inputs") if isinstance(document, dict) else None
+    tei = inputs is not None
+    prepare = embed if tei else embeddings
+    if isinstance(inputs, dict) and "source_sentence" in inputs:
+        prepare = similarity
     try:
-        return (embed if tei else embeddings)(document, context)
+        return prepare(document, context)
     except ServiceError as error:
         error.in_tei_form = tei
         raise

@@ -1,4 +1,4 @@
-"""A virtual environment for each kind of peer, made once, outside the repository.
+"""A virtual environment for each kind of peer and for the service's clients, made once, outside the repository.
 
 The interpreter is the one that runs the benchmark, and onnxruntime has the version that is installed there, so that
 peers differ in what they are and not in what they were given.
@@ -22,6 +22,7 @@ ENVIRONMENTS = {
     "plain": ["numpy", "onnxruntime=={onnxruntime}", "tokenizers"],
     "fastembed": ["fastembed==0.9.1", "onnxruntime=={onnxruntime}"],
     "openvino": ["numpy", "openvino", "tokenizers"],
+    "clients": ["langchain-openai==1.7.4", "litellm==1.110.2"],  # of the service; they need libraries of other versions
 }
 
 

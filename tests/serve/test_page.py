@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -134,9 +135,63 @@ def test_what_goes_wrong_is_said(tiny_folder: Path, tmp_path: Path, page: Page) 
 
         page.value("document.querySelector('button').click()")
         said("no API key given")
+        assert page.value("document.querySelector('#frame').hidden")
         page.value("document.querySelector('summary').click()")
         page.write("#key", "the-key")
         page.write("#texts", "  \n")
         page.value("document.querySelector('button').click()")
         said("Type at least one text.")
         assert len(compare(page, ["hello", "world"])) == 2
+        # An error takes the old matrix with it.
+        page.write("#key", "another-key")
+        page.value("document.querySelector('button').click()")
+        said("this API key is not known")
+        assert page.value("document.querySelector('#frame').hidden && !document.querySelector('table')")
+
+
+def test_a_long_text_shows_progress_and_can_be_canceled(served: Server, page: Page) -> None:
+    """The second text is behind a document of another client."""
+    httpx = pytest.importorskip("httpx")
+    document = "word " * 2000
+    other = {"input": [document] * 12, "late_chunking": True}  # one go of half a minute
+    ahead = threading.Thread(
+        target=lambda: httpx.post(f"{served.url}/v1/embeddings", json=other, timeout=300)
+    )
+    ahead.start()
+    page.open(f"{served.url}/")
+    page.write("#texts", f"hello\n{document}")
+    page.value("document.querySelector('#compare').click()")
+    state = "document.querySelector('#state').textContent"
+    page.wait(f"{state}.includes('Computing: 3 of 2,005 tokens')")
+    page.wait(f"{state}.includes('tokens wait for the service in all')")
+    assert page.value(
+        "!document.querySelector('#progress').hidden && !document.querySelector('#cancel').hidden"
+    )
+    page.value("document.querySelector('#cancel').click()")
+    page.wait(f"{state} === 'Canceled.'")
+    assert page.value(
+        "document.querySelector('#cancel').hidden && !document.querySelector('#compare').disabled"
+    )
+    ahead.join()
+    assert page.complaints == []
+
+
+def test_numbers_that_round_to_zero_have_no_sign(served: Server, page: Page) -> None:
+    page.open(f"{served.url}/")
+    assert (
+        page.value("[-0.001, -0.004999, 0.001, 0, -0.006].map(twoDigits).join()")
+        == "0.00,0.00,0.00,0.00,-0.01"
+    )
+
+
+def test_the_documentation_is_a_page_without_any_other_host(served: Server, page: Page) -> None:
+    page.open(f"{served.url}/docs")
+    page.wait("document.querySelectorAll('details').length > 10")
+    text = page.value("document.body.textContent")
+    for word in ("/v1/embeddings", "late_chunking", "EmbeddingRequest", "429", "Retry-After"):
+        assert word in text
+    page.value("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+    assert page.complaints == []
+    assert all(url.startswith((served.url, "data:")) for url in page.requests)
+    page.picture(360, 640)
+    assert page.value("document.documentElement.scrollWidth") <= 360
