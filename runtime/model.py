@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from .tokenization.tokenizer import Tokenizer
+    # (model, ids [T], token vectors [T, hidden_size], vector [D]) -> some numbers
+    Reduce = Callable[["Model", NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]
 
 SHRINK_BATCHES = 8  # memory is given back at the end of this many batches or more: then that costs little
 PARALLEL_TOKENS = 8192  # from here on a call is worth opening a second session for, see batching.run_parallel
@@ -154,6 +156,38 @@ class Model:
         return self.pool(
             hidden, [len(text) for text in texts], normalize=normalize, skip=skip, numbers=numbers
         )
+
+    def reduce_batch(
+        self,
+        texts: Sequence[NDArray[np.int32]],
+        reduce: Sequence[Reduce | None],
+        *,
+        normalize: bool | Sequence[bool] = True,
+        skip: Sequence[int] | None = None,
+        numbers: Sequence[int] | None = None,
+        shrink: bool = False,
+        batch_parallel: bool = False,
+    ) -> list[NDArray[np.float32]]:
+        """Compute what each text is wanted for: its vector, or what a function makes of its token vectors.
+
+        :param texts: see embed_batch.
+        :param reduce: B times such a function; None for the vector.
+        :param normalize: see embed_batch.
+        :param skip: see embed_batch.
+        :param numbers: see embed_batch.
+        :param shrink: see Session.run.
+        :param batch_parallel: see Session.run.
+        :return: B results.
+        :raises OutputError: a vector is not finite; the message names the text.
+        :raises JinaBertError: see Session.run.
+        """
+        hidden = self.run(texts, shrink=shrink, batch_parallel=batch_parallel)
+        lengths = [len(text) for text in texts]
+        vectors = self.pool(hidden, lengths, normalize=normalize, skip=skip, numbers=numbers)
+        return [
+            vectors[row] if own is None else own(self, texts[row], hidden[row, : lengths[row]], vectors[row])
+            for row, own in enumerate(reduce)
+        ]
 
     def pool(
         self,

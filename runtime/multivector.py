@@ -3,9 +3,10 @@
 Each token of a query is compared with all tokens of a document and counts by the nearest of them (Khattab and Zaharia,
 "ColBERT", arXiv 2004.12832). The mean hides single tokens; here they decide. With a share of the cosine of the means:
 
-    score(q, d) = Σ wᵢ · maxⱼ cos(qᵢ, dⱼ) / Σ wᵢ + COSINE_SHARE · cos(q, d)
+    score(q, d) = (Σ wᵢ · maxⱼ cos(qᵢ, dⱼ) / Σ wᵢ + COSINE_SHARE · cos(q, d)) / (1 + COSINE_SHARE)
 
-i runs over the query's own tokens, j over all of the document; wᵢ is the token's inverse document frequency, or 1.
+A score is at most 1. i runs over the query's own tokens, j over all of the document; wᵢ is the token's inverse document
+frequency, or 1.
 
 Dot products are those of integers that floating point adds without rounding. So no order of additions, no library and
 no neighbour in a batch changes a bit of a score.
@@ -43,7 +44,8 @@ FIXED_POINT = float(1 << 20)
 ROTATION_SCALE = float(1 << 14)  # the stored rotation is int16
 LIMB = 128.0  # an int8 document meets the query as two such limbs: 127 * 127 * 1,040 is below 2**24
 MAX_INT8_DIMENSIONS = 1040
-BLOCK_BYTES = 16 << 20  # of document vectors in floating point at a time
+BLOCK_ROWS = 4096  # token vectors of documents that are compared at a time
+ROWS = 1024  # token vectors that are handled at a time, in float64
 
 
 class Multivector(NamedTuple):
@@ -62,7 +64,7 @@ def maxsim(query: Multivector, documents: Iterable[Multivector | Vectors]) -> ND
     :param query: what encode_multivector gave, in float32 or float16.
     :param documents: what encode_multivector gave, or the arrays of vectors alone [T, d], which are scored without the
         share of the cosine; all of the query's d and of one dtype.
-    :return: [n] float32, the higher the better. A document's score is bit-identical whatever else is scored.
+    :return: [n] float32, the higher the better, at most 1. A document's score is bit-identical whatever else is scored.
     :raises InputError: another d, no vectors, dtypes that differ, or a query without a token of its own.
     """
     own = list(documents)
@@ -73,7 +75,7 @@ def maxsim(query: Multivector, documents: Iterable[Multivector | Vectors]) -> ND
     if pooled:
         means = np.stack([own[number].pooled for number in pooled])  # type: ignore[union-attr]
         cosines = np.add.reduce(means.astype(np.float64) * query.pooled, axis=1)
-        scores[pooled] += COSINE_SHARE * cosines
+        scores[pooled] = (scores[pooled] + COSINE_SHARE * cosines) / (1 + COSINE_SHARE)
     rounded: NDArray[np.float32] = scores.astype(np.float32)
     return rounded
 
@@ -90,7 +92,10 @@ def best_window(query: Multivector, document: Multivector, tokens: int = WINDOW_
     count = int((~document.special).sum())
     if not count:
         return 0, 0
-    similarity = _similarity(_own_tokens(query), document.vectors[first : first + count])
+    own = _own_tokens(query)
+    vectors = document.vectors[first : first + count]
+    parts = [_similarity(own, vectors[start : start + BLOCK_ROWS]) for start in range(0, count, BLOCK_ROWS)]
+    similarity = np.concatenate(parts, axis=1)
     size = min(tokens, count)
     windows = np.lib.stride_tricks.sliding_window_view(similarity, size, axis=1).max(axis=2)
     start = first + int(np.argmax(np.add.reduce(windows * _weights(query)[:, None], axis=0)))
@@ -109,30 +114,38 @@ def unit_rows(hidden: NDArray[np.float32]) -> NDArray[np.float64]:
     return rows
 
 
-def rotate(units: NDArray[np.float64], rotation: NDArray[np.int16], dimensions: int) -> NDArray[np.float64]:
+def rotate(units: NDArray[np.float64], rotation: NDArray[np.int16]) -> NDArray[np.float64]:
     """Turn token vectors so that what matters comes first, cut them, and scale them to length 1 again.
 
     :param units: [T, D].
-    :param rotation: [D, K] orthonormal columns times ROTATION_SCALE.
-    :param dimensions: d, at most K.
+    :param rotation: [D, d] orthonormal columns times ROTATION_SCALE.
     :return: [T, d].
     """
-    exact = np.rint(units * FIXED_POINT) @ rotation[:, :dimensions].astype(np.float64)
+    exact = np.rint(units * FIXED_POINT) @ rotation.astype(np.float64)
     norms = np.sqrt(np.add.reduce(exact * exact, axis=1, keepdims=True))
     unit: NDArray[np.float64] = exact / np.maximum(norms, MIN_NORM)
     return unit
 
 
-def as_dtype(units: NDArray[np.float64], dtype: str) -> Vectors:
-    """Store unit vectors in fewer bytes.
+def stored(
+    hidden: NDArray[np.float32], dtype: str = "float32", rotation: NDArray[np.int16] | None = None
+) -> Vectors:
+    """Make token vectors ready to store, a block of rows at a time.
 
-    :param units: [T, d].
+    :param hidden: [T, D] what the graph gives.
     :param dtype: one of DTYPES.
-    :return: [T, d].
+    :param rotation: see rotate: [D, d]; None for all dimensions as they are.
+    :return: [T, d] vectors of length 1.
     """
-    if dtype == "int8":
-        return np.rint(units * INT8_SCALE).astype(np.int8)
-    return units.astype(dtype)
+    vectors = np.empty((len(hidden), hidden.shape[1] if rotation is None else rotation.shape[1]), dtype)
+    for start in range(0, len(hidden), ROWS):
+        units = unit_rows(hidden[start : start + ROWS])
+        if rotation is not None:
+            units = rotate(units, rotation)
+        if dtype == "int8":
+            units = np.rint(units * INT8_SCALE)
+        vectors[start : start + ROWS] = units
+    return vectors
 
 
 def principal_rotation(rows: NDArray[np.float64], dimensions: int) -> NDArray[np.int16]:
@@ -186,8 +199,7 @@ def _maxima(query: Multivector, rows: list[Vectors]) -> NDArray[np.float64]:
     own = _own_tokens(query)
     _check(own.shape[1], rows)
     maxima = np.full((len(rows), len(own)), -np.inf)
-    block_rows = max(1, BLOCK_BYTES // (8 * own.shape[1]))
-    for numbers, pieces in _blocks(rows, block_rows):
+    for numbers, pieces in _blocks(rows):
         similarity = _similarity(own, pieces[0] if len(pieces) == 1 else np.concatenate(pieces))
         starts = np.cumsum([0, *map(len, pieces[:-1])])
         found = np.maximum.reduceat(similarity, starts, axis=1).T
@@ -195,20 +207,20 @@ def _maxima(query: Multivector, rows: list[Vectors]) -> NDArray[np.float64]:
     return maxima
 
 
-def _blocks(rows: list[Vectors], block_rows: int) -> Iterable[tuple[list[int], list[Vectors]]]:
-    """Documents, or parts of long ones, that together have at most so many rows; each document at most once a block."""
+def _blocks(rows: list[Vectors]) -> Iterable[tuple[list[int], list[Vectors]]]:
+    """Documents, or parts of long ones, that together have at most BLOCK_ROWS; each document at most once a block."""
     numbers: list[int] = []
     pieces: list[Vectors] = []
-    room = block_rows
+    room = BLOCK_ROWS
     parts = (
-        (number, each[start : start + block_rows])
+        (number, each[start : start + BLOCK_ROWS])
         for number, each in enumerate(rows)
-        for start in range(0, len(each), block_rows)
+        for start in range(0, len(each), BLOCK_ROWS)
     )
-    for number, piece in chain(parts, [(-1, np.empty((block_rows, 0)))]):
+    for number, piece in chain(parts, [(-1, np.empty((BLOCK_ROWS, 0)))]):
         if len(piece) > room or number in numbers[-1:]:
             yield numbers, pieces
-            numbers, pieces, room = [], [], block_rows
+            numbers, pieces, room = [], [], BLOCK_ROWS
         numbers.append(number)
         pieces.append(piece)
         room -= len(piece)

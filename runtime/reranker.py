@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from threading import Lock
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import multivector
 from .errors import InputError, ModelError, TextTooLongError
 from .model import Model, load_model
-from .multivector import TOKEN_ROTATION, TOKEN_WEIGHTS, Multivector
+from .multivector import TOKEN_ROTATION, TOKEN_WEIGHTS, Multivector, stored
 from .prompts import document_prompt, query_prompt, skipped_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -72,24 +73,108 @@ def rerank(
     :raises OutputError: a vector is not finite.
     """
     texts, top_n = check_request(query, documents, top_n)
-    weights = _token_weights(model, token_weights)
-    asked = _query(model, query, weights, max_length)
-    own = _Texts(model, texts, document_prompt(model.manifest), max_length)
-    scores = np.empty(len(texts), np.float32)
-    windows = np.zeros((len(texts), 2), np.int64)
+    tokenizer, prompt = model.tokenizer, document_prompt(model.manifest)
+    scorer = TokenScorer(model, query, max_length, token_weights, spans=spans)
+    ids, truncated = _encode(model, texts, prompt, max_length)
+    found = np.empty((len(texts), TokenScorer.SIZE), np.float32)
+    skip = skipped_tokens(model.manifest, tokenizer, prompt)
 
-    def score(number: int, document: Multivector) -> None:
-        scores[number] = multivector.maxsim(asked, [document])[0]
-        if spans:
-            windows[number] = multivector.best_window(asked, document)
+    def work(batch: list[int], shrink: bool, batch_parallel: bool) -> None:
+        found[batch] = model.reduce_batch(
+            [ids[number] for number in batch],
+            [scorer] * len(batch),
+            skip=[skip] * len(batch),
+            numbers=batch,
+            shrink=shrink,
+            batch_parallel=batch_parallel,
+        )
 
-    own.for_each(score, None, "float32", weights)
+    model.for_each_batch(list(map(len, ids)), work)
     ranked = []
-    for index in _best(scores, top_n):
-        start, end = own.span(index, *windows[index].tolist()) if spans else (None, None)
+    for index in best_first(found[:, 0], top_n):
+        score, first, end = found[index].tolist()
+        start = stop = None
+        if spans:
+            start, stop = span_of(model, prompt.text, texts[index], int(first), int(end), max_length)
         text = texts[index] if return_documents else None
-        ranked.append(Ranked(index, float(scores[index]), start, end, own.truncated[index], text))
+        ranked.append(Ranked(index, score, start, stop, truncated[index], text))
     return ranked
+
+
+class TokenScorer:
+    """Scores documents against one query by their token vectors: a function for Model.reduce_batch.
+
+    The query is computed with the first document. Safe from several threads.
+    """
+
+    SIZE = 3  # score, and the first token of the best window and the one after its last
+
+    def __init__(
+        self,
+        model: Model,
+        query: str,
+        max_length: int,
+        token_weights: ArrayLike | None = None,
+        *,
+        spans: bool = True,
+    ) -> None:
+        """Check the query.
+
+        :param model: that the query is tokenized for.
+        :param query: a text with at least one token.
+        :param max_length: most tokens of it, special tokens and those of a prompt included.
+        :param token_weights: see rerank.
+        :param spans: look for windows; else both numbers are 0.
+        :raises InputError: the query is empty or has more than max_length tokens.
+        """
+        tokenizer, prompt = model.tokenizer, query_prompt(model.manifest)
+        (self._ids,), (truncated,) = _encode(model, [query], prompt, max_length)
+        if truncated:
+            raise InputError(
+                f"the query has {tokenizer.count(prompt.text + query):,} tokens, more than max_length {max_length:,}: "
+                "shorten it or raise max_length"
+            )
+        self._before = _before(model, prompt)
+        if len(self._ids) <= self._before + len(tokenizer.suffix):
+            raise InputError("the query is empty: it must have a token of its own")
+        self._skip = skipped_tokens(model.manifest, tokenizer, prompt)
+        self._document_before = _before(model, document_prompt(model.manifest))
+        self._weights = _token_weights(model, token_weights)
+        self._spans = spans
+        self._lock = Lock()
+        self._query: Multivector | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the query, special tokens included."""
+        return len(self._ids)
+
+    def __call__(
+        self,
+        model: Model,
+        ids: NDArray[np.int32],
+        hidden: NDArray[np.float32],
+        pooled: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
+        """Score a document.
+
+        :param model: computes the query when it is first needed.
+        :param ids: [T] of the document.
+        :param hidden: [T, hidden_size] its token vectors.
+        :param pooled: [D] its vector, of length 1.
+        :return: [SIZE].
+        """
+        with self._lock:
+            if self._query is None:
+                own = model.run([self._ids])
+                vector = model.pool(own, [len(self._ids)], skip=[self._skip])[0]
+                self._query = _multivector(
+                    model, self._ids, stored(own[0]), vector, self._before, self._weights
+                )
+        document = _multivector(model, ids, stored(hidden), pooled, self._document_before, self._weights)
+        (score,) = multivector.maxsim(self._query, [document])
+        first, end = multivector.best_window(self._query, document) if self._spans else (0, 0)
+        return np.array([score, first, end], np.float32)
 
 
 def encode_multivector(
@@ -123,17 +208,24 @@ def encode_multivector(
     if dtype not in multivector.DTYPES:
         raise InputError(f"dtype={dtype!r}: must be one of {', '.join(multivector.DTYPES)}")
     weights = _token_weights(model, token_weights)
+    rotation = None if dimensions is None else _rotation(model, dimensions)
     prompt = (query_prompt if query else document_prompt)(model.manifest)
-    own = _Texts(model, several, prompt, max_length)
-    if query and any(own.truncated):
-        number = own.truncated.index(True)
+    ids, truncated = _encode(model, several, prompt, max_length)
+    if query and any(truncated):
+        number = truncated.index(True)
         raise TextTooLongError(number, model.tokenizer.count(prompt.text + several[number]), max_length)
+    before, skip = _before(model, prompt), skipped_tokens(model.manifest, model.tokenizer, prompt)
     found: list[Multivector | None] = [None] * len(several)
 
-    def keep(number: int, vectors: Multivector) -> None:
-        found[number] = vectors
+    def work(batch: list[int], shrink: bool, batch_parallel: bool) -> None:
+        own = [ids[number] for number in batch]
+        hidden = model.run(own, shrink=shrink, batch_parallel=batch_parallel)
+        pooled = model.pool(hidden, list(map(len, own)), skip=[skip] * len(batch), numbers=batch)
+        for row, number in enumerate(batch):
+            vectors = stored(hidden[row, : len(own[row])], dtype, rotation)
+            found[number] = _multivector(model, own[row], vectors, pooled[row], before, weights)
 
-    own.for_each(keep, dimensions, dtype, weights)
+    model.for_each_batch(list(map(len, ids)), work)
     return [each for each in found if each is not None]
 
 
@@ -211,7 +303,7 @@ class Reranker:
                 cut[index],
                 texts[index] if return_documents else None,
             )
-            for index in _best(scores, top_n)
+            for index in best_first(scores, top_n)
         ]
 
     def _score(
@@ -284,80 +376,60 @@ def _check_texts(texts: Iterable[object], name: str) -> list[str]:
     return several  # type: ignore[return-value]
 
 
-def _best(scores: NDArray[np.float32], top_n: int | None) -> list[int]:
+def best_first(scores: NDArray[np.float32], top_n: int | None) -> list[int]:
+    """Order documents by score.
+
+    :param scores: [n].
+    :param top_n: how many of the best; None for all.
+    :return: their numbers; of equal scores the one that came first.
+    """
     order: list[int] = np.argsort(-scores, kind="stable")[:top_n].tolist()
     return order
 
 
-def _query(model: Model, query: str, weights: NDArray[np.float32], max_length: int) -> Multivector:
-    prompt = query_prompt(model.manifest)
-    own = _Texts(model, [query], prompt, max_length)
-    if own.truncated[0]:
-        count = model.tokenizer.count(prompt.text + query)
-        raise InputError(
-            f"the query has {count:,} tokens, more than max_length {max_length:,}: shorten it or raise max_length"
-        )
-    found: list[Multivector] = []
-    own.for_each(lambda _, vectors: found.append(vectors), None, "float32", weights)
-    if found[0].special.all():
-        raise InputError("the query is empty: it must have a token of its own")
-    return found[0]
+def span_of(model: Model, prompt: str, text: str, first: int, end: int, max_length: int) -> tuple[int, int]:
+    """Find where tokens of a document stand in it.
+
+    :param model: whose tokenizer made them.
+    :param prompt: that stood before the text.
+    :param text: the document.
+    :param first: index of the first token.
+    :param end: index after the last one.
+    :param max_length: tokens to which the document was cut.
+    :return: start and end in characters of the text.
+    """
+    if first == end:
+        return 0, 0
+    _, offsets = model.tokenizer.encode_with_offsets(prompt + text)
+    offsets = model.tokenizer.truncate(offsets, max_length)
+    return max(offsets[first][0] - len(prompt), 0), max(offsets[end - 1][1] - len(prompt), 0)
 
 
-class _Texts:
-    """Texts as token ids, and what computes their token vectors."""
+def _encode(
+    model: Model, texts: Sequence[str], prompt: Prompt, max_length: int
+) -> tuple[list[NDArray[np.int32]], list[bool]]:
+    """Token ids of each text, and whether it was cut."""
+    own = [model.tokenizer.encode(prompt.text + text) for text in texts]
+    kept = [np.array(model.tokenizer.truncate(ids, max_length), np.int32) for ids in own]
+    return kept, [len(ids) > max_length for ids in own]
 
-    def __init__(self, model: Model, texts: Sequence[str], prompt: Prompt, max_length: int) -> None:
-        tokenizer = model.tokenizer
-        self.model, self.texts, self.prompt = model, texts, prompt
-        self.ids: list[NDArray[np.int32]] = []
-        self.truncated: list[bool] = []
-        for text in texts:
-            ids = tokenizer.encode(prompt.text + text)
-            self.truncated.append(len(ids) > max_length)
-            self.ids.append(np.array(tokenizer.truncate(ids, max_length), np.int32))
-        self.max_length = max_length
-        # The tokens of a prompt are special too: nobody searches for them.
-        self.before = len(tokenizer.encode(prompt.text)) - len(tokenizer.suffix)
-        self.skip = skipped_tokens(model.manifest, tokenizer, prompt)
 
-    def for_each(
-        self,
-        use: Callable[[int, Multivector], None],
-        dimensions: int | None,
-        dtype: str,
-        weights: NDArray[np.float32],
-    ) -> None:
-        """Compute the token vectors of each text, and have them used: nothing is held but the current batches."""
-        model = self.model
-        rotation = None if dimensions is None else _rotation(model, dimensions)
-        after = len(model.tokenizer.suffix)
+def _before(model: Model, prompt: Prompt) -> int:
+    """Tokens before a text's own: nobody searches for those of a prompt."""
+    return len(model.tokenizer.encode(prompt.text)) - len(model.tokenizer.suffix)
 
-        def work(batch: list[int], shrink: bool, batch_parallel: bool) -> None:
-            ids = [self.ids[number] for number in batch]
-            lengths = [len(each) for each in ids]
-            hidden = model.run(ids, shrink=shrink, batch_parallel=batch_parallel)
-            pooled = model.pool(hidden, lengths, skip=[self.skip] * len(batch), numbers=batch)
-            for row, number in enumerate(batch):
-                units = multivector.unit_rows(hidden[row, : lengths[row]])
-                if rotation is not None and dimensions is not None:
-                    units = multivector.rotate(units, rotation, dimensions)
-                special = np.zeros(lengths[row], np.bool_)
-                special[: self.before] = special[lengths[row] - after :] = True
-                own = np.where(special, np.float32(0), weights[ids[row]])
-                vectors = multivector.as_dtype(units, dtype)
-                use(number, Multivector(vectors, ids[row], special, own, pooled[row]))
 
-        model.for_each_batch([len(each) for each in self.ids], work)
-
-    def span(self, number: int, first: int, end: int) -> tuple[int, int]:
-        """Where tokens first to end of a text stand in it, in characters."""
-        if first == end:
-            return 0, 0
-        _, offsets = self.model.tokenizer.encode_with_offsets(self.prompt.text + self.texts[number])
-        offsets = self.model.tokenizer.truncate(offsets, self.max_length)
-        shift = len(self.prompt.text)
-        return max(offsets[first][0] - shift, 0), max(offsets[end - 1][1] - shift, 0)
+def _multivector(
+    model: Model,
+    ids: NDArray[np.int32],
+    vectors: NDArray[Any],
+    pooled: NDArray[np.float32],
+    before: int,
+    weights: NDArray[np.float32],
+) -> Multivector:
+    special = np.zeros(len(ids), np.bool_)
+    special[:before] = special[len(ids) - len(model.tokenizer.suffix) :] = True
+    return Multivector(vectors, ids, special, np.where(special, np.float32(0), weights[ids]), pooled)
 
 
 def _token_weights(model: Model, given: ArrayLike | None) -> NDArray[np.float32]:
@@ -388,4 +460,4 @@ def _rotation(model: Model, dimensions: int) -> NDArray[np.int16]:
         raise ModelError(
             f"{TOKEN_ROTATION} is not int16 [{model.manifest.hidden_size}, K]: export the model again"
         )
-    return rotation
+    return rotation[:, :dimensions]
