@@ -25,6 +25,7 @@ NEEDED = (
 INSTALL = 'pip install "jinabert-runtime[export]"   (in a checkout: pip install -e ".[export]")'
 
 MAX_TOKENS = 1 << 20  # far beyond any model
+MOST_COSINE = 0.99999  # of int8: more is fp32
 
 EXAMPLES = """\
 examples:
@@ -54,6 +55,15 @@ def parser() -> Parser:
     )
     options.add_argument(
         "--texts", metavar="FILE", type=Path, help="texts to verify int8 on, one a line, at least 1,000"
+    )
+    options.add_argument(
+        "--min-cosine",
+        metavar="X",
+        type=_cosine,
+        help="the least cosine of an int8 vector to fp32 (default: 0.99); int8 is repaired until it is reached",
+    )
+    options.add_argument(
+        "--compare", action="store_true", help="measure optimum's int8 of the same weights beside ours"
     )
     options.add_argument("--revision", metavar="R", help="branch, tag or commit of a hub name")
     options.add_argument(
@@ -86,6 +96,18 @@ def parser() -> Parser:
     return options
 
 
+def _cosine(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 < number <= MOST_COSINE:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: must be a number above 0 and at most {MOST_COSINE} (--precision fp32 has no loss)"
+        )
+    return number
+
+
 def missing_modules() -> list[str]:
     """List what the export needs and this environment lacks."""
     return [name for name in NEEDED if importlib.util.find_spec(name) is None]
@@ -106,6 +128,12 @@ def _export(arguments: argparse.Namespace) -> int:
     if arguments.precision == "fp32" and arguments.scheme:
         raise ExportError(
             f"--scheme {arguments.scheme} is a way to make int8: leave it out with --precision fp32"
+        )
+    own_int8 = arguments.precision == "int8" and arguments.scheme != "optimum"
+    if not own_int8 and (arguments.compare or arguments.min_cosine):
+        option = "--compare" if arguments.compare else f"--min-cosine {arguments.min_cosine}"
+        raise ExportError(
+            f"{option} is for our int8: leave it out with --precision fp32 and --scheme optimum"
         )
     if missing := missing_modules():
         raise ExportError(f"the export needs {', '.join(missing)}: {INSTALL}")
@@ -134,6 +162,8 @@ def _export(arguments: argparse.Namespace) -> int:
         without_head=arguments.without_head,
         rotate=arguments.rotate,
         task=arguments.task,
+        min_cosine=arguments.min_cosine or pipeline.Settings.min_cosine,
+        compare=arguments.compare,
     )
     manifest = pipeline.run(settings, progress)
     progress("done")

@@ -25,6 +25,7 @@ from export import (
     declared,
     folder,
     graph,
+    int8,
     official,
     reranking,
     rotate,
@@ -36,6 +37,7 @@ from export import (
 from export.config import read_json
 from export.errors import ExportError
 from export.gates import Subject
+from export.quantization import quantize
 from export.token_vectors import write_token_arrays
 from export.verify import Figures, Progress
 from export.vocabulary import Vocabulary, load_vocabulary
@@ -48,10 +50,6 @@ from runtime.tokenization.wordpiece import WordPiece
 if TYPE_CHECKING:
     from export.declared import Declared
     from export.models import EncoderModel
-
-# What is left out of the longest text that the baseline is verified on: its graph holds several score tensors
-# [heads, length, length] at once, 18 GB at 8192 tokens.
-BASELINE_TOKENS = 2048
 
 
 @dataclass(frozen=True)
@@ -66,6 +64,8 @@ class Settings:
     revision: str | None = None
     force: bool = False
     name: str | None = None
+    min_cosine: float = verify.INT8_WORST_COSINE  # of int8 to fp32, the least
+    compare: bool = False  # measure optimum's int8 beside ours
     max_tokens: int | None = None  # the default max_length, instead of what the folder declares
     without_head: bool = False  # leave out a head for another task
     rotate: bool = (
@@ -116,6 +116,29 @@ def run(settings: Settings, progress: Progress) -> dict[str, object]:
         return _run(settings, checkpoint_folder, stated, model, corpus, Path(work), progress)
 
 
+@dataclass(frozen=True)
+class _Job:
+    """A checkpoint that was read, and where its export is made."""
+
+    settings: Settings
+    checkpoint_folder: Path
+    stated: Declared
+    model: EncoderModel
+    vocabulary: Vocabulary
+    tokenizer: Tokenizer
+    corpus: Sequence[str]
+    work: Path  # for what is not kept
+    final: Path  # for the files of the model folder
+    threads: int
+    progress: Progress
+
+    def tokens(self, longest: int) -> list[list[int]]:
+        """The verification texts as token ids."""
+        self.progress(f"tokenizing {len(self.corpus):,} verification texts")
+        tokenizer = self.tokenizer
+        return [tokenizer.truncate(tokenizer.encode(text), longest) for text in self.corpus]
+
+
 def _run(
     settings: Settings,
     checkpoint_folder: Path,
@@ -125,111 +148,166 @@ def _run(
     work: Path,
     progress: Progress,
 ) -> dict[str, object]:
-    threads = default_threads()
-    final, reference = work / "final", work / "fp32"
+    final = work / "final"
     final.mkdir()
-    reference.mkdir()
     vocabulary = load_vocabulary(stated.backbone, model.config)
     (final / VOCABULARY).write_text(
         "".join(f"{token}\n" for token in vocabulary.tokens), encoding="utf-8", newline="\n"
     )
     tokenizer = WordPiece.from_file(final / VOCABULARY, lower_case=vocabulary.lower_case)
-    baseline_scheme = settings.precision == "int8" and settings.scheme == "optimum"
-    longest = min(vocabulary.max_tokens, BASELINE_TOKENS) if baseline_scheme else vocabulary.max_tokens
-    progress(f"tokenizing {len(corpus):,} verification texts")
-    tokens = [tokenizer.truncate(tokenizer.encode(text), longest) for text in corpus]
+    threads = default_threads()
+    job = _Job(
+        settings,
+        checkpoint_folder,
+        stated,
+        model,
+        vocabulary,
+        tokenizer,
+        corpus,
+        work,
+        final,
+        threads,
+        progress,
+    )
+    if settings.precision == "int8" and settings.scheme == "optimum":
+        return _write(job, _make_baseline(job), max_dense_tokens=None)
+    return _write(job, _make_ours(job), graph.max_dense_tokens(model.config.num_attention_heads))
 
+
+def _make_ours(job: _Job) -> dict[str, Figures]:
+    """Make our graph, fp32 or int8, and verify it.
+
+    :param job: what to export.
+    :return: the figures of the verification.
+    """
+    model, settings, progress, threads = job.model, job.settings, job.progress, job.threads
+    longest = job.vocabulary.max_tokens
+    tokens = job.tokens(longest)
     progress("building the graph")
-    encoder, heads = model.export_weights(), model.config.num_attention_heads
-    if baseline_scheme:
-        reference_path = work / "plain.onnx"
-        trace.trace(model, reference_path)
-        reference_alone = None
-    else:
-        (reference_path, *_) = folder.save_model(graph.build(encoder, precision="fp32"), reference)
-        reference_alone = graph.max_dense_tokens(heads)
+    encoder = model.export_weights()
+    reference = job.work / "fp32"
+    reference.mkdir()
+    (reference_path, *_) = folder.save_model(graph.build(encoder, precision="fp32"), reference)
     verification: dict[str, Figures] = {}
-    subject = _Checkpoint(stated.backbone, tokenizer, reference_path, model.head, threads)
+    subject = _Checkpoint(job.stated.backbone, job.tokenizer, reference_path, model.head, threads)
     if found := _official(settings, model, subject, progress):
         verification["official"] = found
-    progress("comparing fp32 with torch")
+    made = None
+    if settings.precision == "int8":  # before what takes minutes: will it be good enough?
+        made = quantize(encoder, tokens, bound=settings.min_cosine, threads=threads, progress=progress)
+    verification["fp32"] = _against_torch(job, reference_path, tokens, longest)
+    if made is None:
+        for file in reference.iterdir():
+            shutil.copyfile(
+                file, job.final / file.name
+            )  # copytree would report a full disk as a list of lists
+    else:
+        figures, exact = int8.prove_int8(
+            made,
+            encoder,
+            tokens,
+            reference_path,
+            job.final,
+            bound=settings.min_cosine,
+            threads=threads,
+            progress=progress,
+        )
+        verification |= figures
+        if settings.compare:
+            verification["optimum"] = int8.compare_optimum(
+                model, job.final, tokens, exact, job.work, threads=threads, progress=progress
+            )
+    return verification | _for_ranking(job, reference_path, tokens, longest)
+
+
+def _make_baseline(job: _Job) -> dict[str, Figures]:
+    """Make optimum's int8 graph, and measure it.
+
+    :param job: what to export.
+    :return: the figures of the verification; no cosine is too low for a baseline.
+    """
+    progress, threads = job.progress, job.threads
+    longest = min(job.vocabulary.max_tokens, int8.BASELINE_TOKENS)
+    tokens = job.tokens(longest)
+    progress("tracing")
+    plain = job.work / "plain.onnx"
+    trace.trace(job.model, plain)
+    verification: dict[str, Figures] = {}
+    subject = _Checkpoint(job.stated.backbone, job.tokenizer, plain, job.model.head, threads)
+    if found := _official(job.settings, job.model, subject, progress):
+        verification["official"] = found
+    verification["fp32"] = _against_torch(job, plain, tokens, longest)
+    progress("quantising as optimum does")
+    baseline.quantize_optimum(plain, job.final / MODEL)
+    progress(f"comparing int8 with fp32 on {len(tokens):,} texts")
+    verification["int8"], _ = verify.verify_int8(
+        job.final / MODEL,
+        verify.fp32_reference(plain, tokens, None, threads, progress),
+        tokens,
+        max_dense_tokens=None,
+        bound=None,
+        threads=threads,
+        progress=progress,
+    )
+    return verification | _for_ranking(job, plain, tokens, longest)
+
+
+def _against_torch(job: _Job, fp32: Path, tokens: Sequence[Sequence[int]], longest: int) -> Figures:
+    job.progress("comparing fp32 with torch")
     stream = [token for text in tokens[::-1] for token in text]  # the long texts come first
-    verification["fp32"] = verify.verify_fp32(
-        model, reference_path, stream, longest=longest, threads=threads, progress=progress
+    return verify.verify_fp32(
+        job.model, fp32, stream, longest=longest, threads=job.threads, progress=job.progress
     )
 
-    if settings.precision == "fp32":
-        for file in reference.iterdir():
-            shutil.copyfile(file, final / file.name)  # copytree would report a full disk as a list of lists
-    elif baseline_scheme:
-        progress("quantising as optimum does")
-        baseline.quantize_optimum(reference_path, final / MODEL)
-    else:
-        progress("quantising")
-        folder.save_model(graph.build(encoder, precision="int8"), final)
-    if settings.precision == "int8":
-        progress(f"comparing int8 with fp32 on {len(tokens):,} texts")
-        verification["int8"] = verify.verify_int8(
-            final / MODEL,
-            reference_path,
-            tokens,
-            max_dense_tokens=None if baseline_scheme else graph.max_dense_tokens(heads),
-            fp32_max_dense_tokens=reference_alone,
-            enforce=not baseline_scheme,
-            threads=threads,
-            progress=progress,
-        )
-    if settings.precision == "int8" and not baseline_scheme:
-        products = graph.product_names(encoder)
-        progress(f"quantising each of {len(products)} products alone")
-        verification["layers"] = verify.layer_report(
-            lambda name: graph.build(encoder, forms={name: "int8"}, blocked=False),
-            products,
-            verify.sample_for_layers(tokens),
-            reference_path,
-            threads=threads,
-            progress=progress,
-        )
 
+def _for_ranking(job: _Job, fp32: Path, tokens: Sequence[Sequence[int]], longest: int) -> dict[str, Figures]:
+    """What ranking documents takes: weights of tokens for an embedder; a cross-encoder's scores are verified."""
+    model = job.model
     if not model.head:
-        progress("weighing tokens for late interaction")
-        session = verify.open_session(final / MODEL, threads)
+        job.progress("weighing tokens for late interaction")
+        session = verify.open_session(job.final / MODEL, job.threads)
         write_token_arrays(
-            final,
+            job.final,
             lambda ids: verify.onnx_tokens(session, ids),
             tokens,
-            max(len(tokenizer), model.config.vocab_size),
+            max(len(job.tokenizer), model.config.vocab_size),
         )
-    else:
-        verification["rerank"] = reranking.verify_scores(
-            model,
-            tokenizer,
-            corpus,
-            reference_path,
-            final / MODEL if settings.precision == "int8" else None,
-            longest=longest,
-            max_dense_tokens=graph.max_dense_tokens(heads),
-            threads=threads,
-            progress=progress,
-        )
-    progress(f"writing {settings.output}")
-    came_from = source.provenance(settings.source, checkpoint_folder)
+        return {}
+    scores = reranking.verify_scores(
+        model,
+        job.tokenizer,
+        job.corpus,
+        fp32,
+        job.final / MODEL if job.settings.precision == "int8" else None,
+        longest=longest,
+        max_dense_tokens=graph.max_dense_tokens(model.config.num_attention_heads),
+        threads=job.threads,
+        progress=job.progress,
+    )
+    return {"rerank": scores}
+
+
+def _write(job: _Job, verification: dict[str, Figures], max_dense_tokens: int | None) -> dict[str, object]:
+    """Write the model folder; returns its manifest."""
+    settings, stated = job.settings, job.stated
+    job.progress(f"writing {settings.output}")
+    came_from = source.provenance(settings.source, job.checkpoint_folder)
     weights = [*checkpoint.weight_files(stated.backbone), stated.backbone / "config.json"]
     if packed := pack(stated.modules):
-        (final / MODULES_DATA).write_bytes(packed)
+        (job.final / MODULES_DATA).write_bytes(packed)
     manifest: dict[str, object] = {
         "schema_version": SCHEMA_VERSION,
         "name": settings.name or Path(came_from["name"] or settings.source).name,
         "source": {**came_from, "sha256": {file.name: file_facts(file).sha256 for file in sorted(weights)}},
-        **shape(model, vocabulary, stated, settings.max_tokens),
+        **shape(job.model, job.vocabulary, stated, settings.max_tokens),
         "precision": settings.precision,
         "scheme": settings.scheme if settings.precision == "int8" else None,
-        "max_dense_tokens": None if baseline_scheme else graph.max_dense_tokens(heads),
+        "max_dense_tokens": max_dense_tokens,
         "made_with": _made_with(),
         "notes": list(stated.notes),
         "verification": verification,
     }
-    return folder.write(settings.output, sorted(final.iterdir()), manifest, force=settings.force)
+    return folder.write(settings.output, sorted(job.final.iterdir()), manifest, force=settings.force)
 
 
 def shape(

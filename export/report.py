@@ -53,6 +53,7 @@ def lines(manifest: Mapping[str, Any]) -> list[str]:
             f"the longest {int8['longest_tokens']:,}",
             f"{'':<24}cosine: worst {int8['worst']:.5f}{allowed}, "
             f"1st percentile {int8['percentile_1']:.5f}, mean {int8['mean']:.6f}",
+            f"{'':<24}{int8['tokens_per_second']:,} tokens a second, {int8['times_fp32_speed']} times fp32's speed",
             f"{'':<24}a text alone against the same in a batch: worst {int8['alone_against_batch']['worst']:.6f}",
         ]
     if rotation := figures.get("rotation"):
@@ -73,10 +74,44 @@ def lines(manifest: Mapping[str, Any]) -> list[str]:
                 f"{'':<24}logits differ by {order['mean_difference']:g} on average, {order['largest_difference']:g} "
                 f"at most; they spread by {order['spread']:g}",
             ]
+    if made := figures.get("quantization"):
+        report += _quantization(made)
+    if peer := figures.get("optimum"):
+        report.append(
+            f"{'beside optimum':<24}{peer['texts']:,} texts, {peer['tokens']:,} tokens, the same weights"
+        )
+        for name in ("ours", "optimum"):
+            entry = peer[name]
+            report.append(
+                f"{'':<24}{name:<10} cosine: worst {entry['worst']:.5f}, mean {entry['mean']:.6f}; "
+                f"{entry['bytes'] / 1e6:.1f} MB; {entry['tokens_per_second']:,} tokens a second"
+            )
     if layers := figures.get("layers"):
-        report.append(f"{'costliest products':<24}each quantised alone; mean and worst cosine")
+        report.append(f"{'costliest in int8':<24}each linear layer quantised alone; mean and worst cosine")
         shown = list(layers.items())[:LAYERS_SHOWN]
         report += [f"{'':<24}{name:<36} {entry['mean']:.6f}  {entry['worst']:.6f}" for name, entry in shown]
+    return report
+
+
+def _quantization(made: Mapping[str, Any]) -> list[str]:
+    """What int8 took."""
+    count = made["linear_layers"]
+    if not made["repaired"]:
+        return [f"{'quantization':<24}all {count['int8']} linear layers in int8, rounded to nearest"]
+    steps = [made["steps"][0], made["steps"][1]]
+    report = [f"{'quantization':<24}repaired: smoothed, and rounded with compensation"]
+    report += [
+        f"{'':<24}{step['step']}: worst {step['worst']:.5f}, mean {step['mean']:.6f} on the sample"
+        for step in steps
+    ]
+    report.append(
+        f"{'':<24}{count['int8']} linear layers in int8, {count['wide']} of int8 with 16-bit activations, "
+        f"{count['fp32']} in fp32"
+    )
+    for form in ("wide", "fp32"):
+        if names := made[form]:
+            shown = ", ".join(names[:LAYERS_SHOWN]) + (" …" if len(names) > LAYERS_SHOWN else "")
+            report.append(f"{'':<24}{'16 bits' if form == 'wide' else form}: {shown}")
     return report
 
 

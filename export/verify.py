@@ -7,7 +7,8 @@ gets. Figures are plain dicts of JSON values, for the manifest and for ``export.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.errors import ExportError
+from export.sample import spread
 
 if TYPE_CHECKING:
-    import onnx
     import onnxruntime
 
     from export.models import EncoderModel
@@ -36,8 +37,6 @@ PADDED_TOKENS = 2048  # of a batch
 ALONE_TEXTS = 32  # texts whose vector in a batch is compared with their vector alone
 ALONE_LONGEST = 512  # tokens of the longest of them
 ALONE_COSINE = 0.9999
-LAYER_TEXTS = 64
-LAYER_TOKENS = 128  # longest text in the layer report
 
 
 def open_session(model: Path | bytes, threads: int) -> onnxruntime.InferenceSession:
@@ -63,13 +62,34 @@ def open_session(model: Path | bytes, threads: int) -> onnxruntime.InferenceSess
         ) from None
 
 
-def onnx_means(session: onnxruntime.InferenceSession, batch: Sequence[Sequence[int]]) -> NDArray[np.float64]:
-    """
+def padded(batch: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Put texts into one array.
+
     :param batch: token ids, padded here with 0 on the right.
+    :return: ids and mask, int64 [len(batch), longest].
+    """
+    ids = np.zeros((len(batch), max(map(len, batch))), dtype=np.int64)
+    mask = np.zeros_like(ids)
+    for row, text in enumerate(batch):
+        ids[row, : len(text)] = text
+        mask[row, : len(text)] = 1
+    return ids, mask
+
+
+def onnx_means(
+    session: onnxruntime.InferenceSession,
+    batch: Sequence[Sequence[int]],
+    feed: Mapping[str, NDArray[np.int64]] | None = None,
+) -> NDArray[np.float64]:
+    """Run a batch and pool it.
+
+    :param session: of a graph.
+    :param batch: token ids, padded here with 0 on the right.
+    :param feed: further inputs of the graph.
     :return: mean of the last hidden states over the real tokens, float64 [len(batch), D].
     :raises ExportError: the run fails, or a value is not finite.
     """
-    hidden = _token_vectors(session, batch)
+    hidden = _token_vectors(session, batch, feed or {})
     return np.stack([_mean(hidden[row, : len(text)], "the exported graph") for row, text in enumerate(batch)])
 
 
@@ -79,23 +99,20 @@ def onnx_tokens(session: onnxruntime.InferenceSession, ids: Sequence[int]) -> ND
     :return: the last hidden states [T, D].
     :raises ExportError: the run fails.
     """
-    return _token_vectors(session, [ids])[0]
+    return _token_vectors(session, [ids], {})[0]
 
 
 def _token_vectors(
-    session: onnxruntime.InferenceSession, batch: Sequence[Sequence[int]]
+    session: onnxruntime.InferenceSession,
+    batch: Sequence[Sequence[int]],
+    feed: Mapping[str, NDArray[np.int64]],
 ) -> NDArray[np.float32]:
-    longest = max(map(len, batch))
-    ids = np.zeros((len(batch), longest), dtype=np.int64)
-    mask = np.zeros_like(ids)
-    for row, text in enumerate(batch):
-        ids[row, : len(text)] = text
-        mask[row, : len(text)] = 1
+    ids, mask = padded(batch)
     try:
-        (hidden,) = session.run(["last_hidden_state"], {"input_ids": ids, "attention_mask": mask})
+        (hidden,) = session.run(["last_hidden_state"], {"input_ids": ids, "attention_mask": mask, **feed})
     except Exception as error:
         raise ExportError(
-            f"the exported graph fails on a batch of {ids.shape[0]} x {longest} tokens: {_line(error)}"
+            f"the exported graph fails on a batch of {ids.shape[0]} x {ids.shape[1]} tokens: {_line(error)}"
         ) from None
     return hidden
 
@@ -166,39 +183,64 @@ def verify_fp32(
     }
 
 
+@dataclass(frozen=True)
+class Reference:
+    """Exact vectors of the verification texts, made once."""
+
+    vectors: NDArray[np.float64]  # unit vectors, [texts, D]
+    seconds: float  # what they took
+
+
+def fp32_reference(
+    path: Path,
+    texts: Sequence[Sequence[int]],
+    max_dense_tokens: int | None,
+    threads: int,
+    progress: Progress = lambda line: None,
+) -> Reference:
+    """Encode the verification texts in fp32.
+
+    :param path: the fp32 graph.
+    :param texts: token ids of each text.
+    :param max_dense_tokens: the graph takes longer texts in a batch of one; None: any batch.
+    :param threads: of one operator.
+    :param progress: gets a line now and then.
+    :return: their vectors.
+    """
+    return Reference(*timed(open_session(path, threads), texts, max_dense_tokens, "fp32", progress))
+
+
 def verify_int8(
     path: Path,
-    fp32_path: Path,
+    reference: Reference,
     texts: Sequence[Sequence[int]],
     *,
     max_dense_tokens: int | None,
-    fp32_max_dense_tokens: int | None,
+    bound: float | None = INT8_WORST_COSINE,
     minimum: int = 1000,
-    enforce: bool = True,
     threads: int = 2,
     progress: Progress = lambda line: None,
-) -> Figures:
-    """
-    Compare the int8 graph with the fp32 graph, texts in batches by length as at run time.
+) -> tuple[Figures, NDArray[np.float64]]:
+    """Compare the int8 graph with fp32, texts in batches by length as at run time.
 
+    :param path: the int8 graph.
+    :param reference: the texts' vectors in fp32.
     :param texts: token ids of each text.
     :param max_dense_tokens: the int8 graph takes longer texts in a batch of one; None: any batch.
-    :param fp32_max_dense_tokens: the same of the fp32 graph.
+    :param bound: the least cosine; None where none is asked for, as of a baseline that is only measured.
     :param minimum: how many texts there must be.
-    :param enforce: refuse below ``INT8_WORST_COSINE``; off for a baseline that is only measured.
-    :return: worst, 1st percentile and mean cosine, the worst text's index and length, and how close texts alone come
-        to the same texts in a batch.
-    :raises ExportError: too few texts, a cosine too low, a vector that depends on its batch, or a value that is not
-        finite.
+    :return: figures: worst, 1st percentile and mean cosine, the worst text's index and length, how close texts alone
+        come to the same texts in a batch, and the time beside that of fp32; and the cosine of each text. Whether the
+        bound is met is for the caller to see.
+    :raises ExportError: too few texts, a vector that depends on its batch, or a value that is not finite.
     """
     if len(texts) < minimum:
         raise ExportError(
             f"{len(texts):,} texts are too few to judge int8 by: at least {minimum:,} are needed"
         )
-    reference = _encode(open_session(fp32_path, threads), texts, fp32_max_dense_tokens, "fp32", progress)
     session = open_session(path, threads)
-    found = _encode(session, texts, max_dense_tokens, "int8", progress)
-    cosines = (reference * found).sum(axis=1)
+    found, seconds = timed(session, texts, max_dense_tokens, "int8", progress)
+    cosines: NDArray[np.float64] = (reference.vectors * found).sum(axis=1)
     sample = spread(
         [index for index, text in enumerate(texts) if len(text) <= ALONE_LONGEST], texts, ALONE_TEXTS
     )
@@ -212,72 +254,17 @@ def verify_int8(
         "percentile_1": _cosine(np.percentile(cosines, 1)),
         "mean": _cosine(cosines.mean()),
         "worst_text": {"index": worst, "tokens": len(texts[worst])},
-        "least_allowed": INT8_WORST_COSINE if enforce else None,
+        "least_allowed": bound,
         "alone_against_batch": {"texts": len(sample), "worst": _cosine(alone)},
+        "tokens_per_second": round(sum(map(len, texts)) / seconds),
+        "times_fp32_speed": round(reference.seconds / seconds, 2),
     }
-    if enforce and not cosines.min() >= INT8_WORST_COSINE:
-        raise ExportError(
-            f"int8 is too far from fp32: text {worst} ({len(texts[worst])} tokens) has cosine {cosines.min():.4f}, "
-            f"1st percentile {figures['percentile_1']}, mean {figures['mean']}; at least {INT8_WORST_COSINE} "
-            "is needed: export with --precision fp32, or train the outliers out of the checkpoint"
-        )
-    if enforce and not alone >= ALONE_COSINE:
+    if bound is not None and not alone >= ALONE_COSINE:
         raise ExportError(
             f"the int8 vector of a text depends on its batch: alone and in a batch have cosine {alone:.5f}, "
             f"at least {ALONE_COSINE} is needed"
         )
-    return figures
-
-
-def layer_report(
-    build: Callable[[str], onnx.ModelProto],
-    products: Sequence[str],
-    texts: Sequence[Sequence[int]],
-    fp32_path: Path,
-    *,
-    threads: int = 2,
-    progress: Progress = lambda line: None,
-) -> Figures:
-    """
-    Which product costs most accuracy? Each is quantised alone, the rest of the graph staying fp32.
-
-    :param build: makes the model in which the named product alone is quantised.
-    :param products: names to try.
-    :param texts: token ids; ``sample_for_layers`` picks them.
-    :param fp32_path: the fp32 graph, the reference.
-    :return: name -> mean and worst cosine, the costliest first.
-    :raises ExportError: a value is not finite.
-    """
-    reference = _encode(open_session(fp32_path, threads), texts, None, "", lambda line: None)
-    report: list[tuple[float, str, Figures]] = []
-    for count, name in enumerate(products, start=1):
-        started = time.monotonic()
-        session = open_session(build(name).SerializeToString(), threads)
-        cosines = (reference * _encode(session, texts, None, "", lambda line: None)).sum(axis=1)
-        report.append(
-            (float(cosines.mean()), name, {"mean": _cosine(cosines.mean()), "worst": _cosine(cosines.min())})
-        )
-        progress(
-            f"{count}/{len(products)} {name}: mean cosine {cosines.mean():.6f} ({time.monotonic() - started:.1f} s)"
-        )
-    return {name: figures for _, name, figures in sorted(report, key=lambda entry: entry[:2])}
-
-
-def sample_for_layers(texts: Sequence[Sequence[int]]) -> list[Sequence[int]]:
-    """
-    :return: up to ``LAYER_TEXTS`` texts of at most ``LAYER_TOKENS`` tokens, spread evenly over the lengths.
-    """
-    short = [index for index, text in enumerate(texts) if len(text) <= LAYER_TOKENS]
-    return [texts[index] for index in spread(short, texts, LAYER_TEXTS)]
-
-
-def spread(indices: Sequence[int], texts: Sequence[Sequence[int]], count: int) -> list[int]:
-    """
-    :return: up to ``count`` of the indices, from the shortest text to the longest in even steps.
-    """
-    ordered = sorted(indices, key=lambda index: (len(texts[index]), index))
-    picked = np.linspace(0, len(ordered) - 1, min(count, len(ordered))).round().astype(int)
-    return [ordered[position] for position in picked.tolist()]
+    return figures, cosines
 
 
 def batches_by_length(
@@ -300,25 +287,51 @@ def batches_by_length(
         yield batch
 
 
-def _encode(
+def timed(
     session: onnxruntime.InferenceSession,
     texts: Sequence[Sequence[int]],
     max_dense_tokens: int | None,
     what: str,
     progress: Progress,
+) -> tuple[NDArray[np.float64], float]:
+    """Encode texts as :func:`encode` does; also the seconds that it took."""
+    started = time.monotonic()
+    vectors = encode(session, texts, max_dense_tokens, what, progress)
+    return vectors, time.monotonic() - started
+
+
+def encode(
+    session: onnxruntime.InferenceSession,
+    texts: Sequence[Sequence[int]],
+    max_dense_tokens: int | None,
+    what: str = "",
+    progress: Progress = lambda line: None,
+    feed: Mapping[str, NDArray[np.int64]] | None = None,
 ) -> NDArray[np.float64]:
-    """Unit vectors, float64 [len(texts), D]."""
+    """Encode texts in batches by length.
+
+    :param session: of a graph.
+    :param texts: token ids.
+    :param max_dense_tokens: longer texts come alone; None: never for that reason.
+    :param what: begins the lines of progress.
+    :param progress: gets a line now and then.
+    :param feed: further inputs of the graph.
+    :return: unit vectors, float64 [len(texts), D].
+    """
     vectors: list[NDArray[np.float64] | None] = [None] * len(texts)
     started = reported = time.monotonic()
     done = 0
     for batch in batches_by_length([len(text) for text in texts], max_dense_tokens):
-        for index, mean in zip(batch, onnx_means(session, [texts[index] for index in batch]), strict=True):
+        for index, mean in zip(
+            batch, onnx_means(session, [texts[index] for index in batch], feed), strict=True
+        ):
             vectors[index] = _unit(mean)
         done += len(batch)
-        if time.monotonic() - reported > 5:
+        if what and time.monotonic() - reported > 5:
             reported = time.monotonic()
             progress(f"{what}: {done:,} of {len(texts):,} texts ({reported - started:.0f} s)")
-    progress(f"{what}: {done:,} texts ({time.monotonic() - started:.1f} s)")
+    if what:
+        progress(f"{what}: {done:,} texts ({time.monotonic() - started:.1f} s)")
     return np.stack([vector for vector in vectors if vector is not None])
 
 

@@ -15,13 +15,13 @@ import onnx
 from numpy.typing import ArrayLike, NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["BFLOAT16", "BOOL", "FLOAT", "INT32", "INT64", "OPSET", "Builder", "value"]
+__all__ = ["BFLOAT16", "BOOL", "FLOAT", "INT32", "INT64", "OPSET", "UINT8", "Builder", "value"]
 
 OPSET = 21  # blocked QuantizeLinear; onnxruntime 1.23 to the newest know it
 IR_VERSION = 10
 CONTRIB = {"MultiHeadAttention", "MatMulIntegerToFloat"}  # operators of the domain com.microsoft
 FLOAT, BFLOAT16 = TensorProto.FLOAT, TensorProto.BFLOAT16
-INT32, INT64, BOOL = TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL
+INT32, INT64, BOOL, UINT8 = TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL, TensorProto.UINT8
 
 Input = str | ArrayLike
 

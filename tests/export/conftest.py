@@ -27,6 +27,7 @@ NEED_EXTRA = {
         "reranking",
         "source",
         "t5",
+        "quantization",
         "trace",
         "verify",
         "vocabulary",

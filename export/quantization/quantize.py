@@ -1,0 +1,177 @@
+"""The steps from fp32 weights to int8 that keeps a bound on the cosine: plain if that will do, else repaired."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.graph import EMBEDDINGS
+from export.graph.encoder import Encoder
+from export.quantization.choice import Move, fewest, moves
+from export.quantization.cost import costs
+from export.quantization.observed import GROUPS, Observed, observe
+from export.quantization.rounding import compensated, errors
+from export.quantization.smoothing import smooth
+from export.quantization.trial import Trial
+from export.sample import (
+    CALIBRATION_TEXTS,
+    CALIBRATION_TOKENS,
+    SAMPLE_TEXTS,
+    SAMPLE_TOKENS,
+    SENSITIVITY_TEXTS,
+    SENSITIVITY_TOKENS,
+    sample,
+)
+from export.verify import Figures, Progress
+
+__all__ = ["Quantized", "quantize", "sensitivities"]
+
+Texts = Sequence[Sequence[int]]
+MARGIN = 0.75  # of the distance to 1 that the sample may use up: the worst of all texts is worse
+
+
+@dataclass
+class Quantized:
+    """Weights and the form of each linear layer; and how to go on if they turn out not to be close enough."""
+
+    encoder: Encoder
+    forms: dict[str, str]
+    sensitivities: Mapping[str, Mapping[str, float]]  # name -> mean and worst cosine with it quantised alone
+    steps: list[Figures] = field(default_factory=list)  # what was tried, with the cosine of the sample
+    remaining: list[Move] = field(default_factory=list)  # what can still be done, best first
+    repaired: bool = False  # smoothed and rounded with compensation
+
+    def further(self, share: float) -> Quantized:
+        """Repair more.
+
+        :param share: of the error that is left, which must be left over at most.
+        :return: the same with as many moves as that takes, by their expected gain; at least one.
+        """
+        left = sum(move.gain for move in self.remaining)
+        wanted, count = share * left, 0
+        while count < len(self.remaining) and (count == 0 or left > wanted):
+            left -= self.remaining[count].gain
+            count += 1
+        return dataclasses.replace(
+            self, forms=_applied(self.forms, self.remaining[:count]), remaining=self.remaining[count:]
+        )
+
+
+def quantize(
+    encoder: Encoder, texts: Texts, *, bound: float, threads: int, progress: Progress, hard: Texts = ()
+) -> Quantized:
+    """Bring an encoder into int8.
+
+    :param encoder: sizes and weights, fp32.
+    :param texts: token ids of the verification texts.
+    :param bound: the least cosine to fp32.
+    :param threads: of one operator.
+    :param progress: gets a line for each step.
+    :param hard: texts that missed the bound in an earlier try: added to the sample.
+    :return: weights and forms.
+    """
+    target = 1 - MARGIN * (1 - bound)
+    judged = [*sample(texts, SAMPLE_TEXTS, SAMPLE_TOKENS), *hard]
+    steps: list[Figures] = []
+
+    def note(what: str, cosines: NDArray[np.float64]) -> bool:
+        worst, mean = float(cosines.min()), float(cosines.mean())
+        steps.append({"step": what, "worst": round(worst, 7), "mean": round(mean, 7)})
+        enough = worst >= target
+        progress(
+            f"{what}: {len(judged)} texts, worst cosine {worst:.5f}, mean {mean:.6f}: "
+            + ("good enough" if enough else f"{target:.5f} is needed on this sample")
+        )
+        return enough
+
+    with tempfile.TemporaryDirectory(prefix="jinabert-quantize-") as name:
+        work = Path(name)
+        trial = Trial(encoder, work, threads)
+        exact = trial.vectors(judged, {})
+        plain = dict.fromkeys(trial.names, "int8")
+        if note("int8, rounded to nearest", trial.cosines(judged, plain, exact)):
+            return Quantized(encoder, plain, sensitivities(trial, texts, progress), steps)
+        progress("observing the inputs of the linear layers")
+        seen = observe(encoder, sample(texts, CALIBRATION_TEXTS, CALIBRATION_TOKENS), work, threads)
+        encoder, seen = _smoothed(encoder, seen)
+        encoder, activations = _rounded(encoder, seen, progress)
+        del seen, trial
+        trial = Trial(encoder, work, threads)
+        good = note("int8, smoothed and rounded with compensation", trial.cosines(judged, plain, exact))
+        alone = sensitivities(trial, texts, progress)
+        gains = {name: 1 - figures["mean"] for name, figures in alone.items()}
+        table = (0.0, encoder.table.size * 3 / 1e6)
+        ordered = moves(gains, activations, costs(encoder, threads), table)
+        if good:
+            return Quantized(encoder, plain, alone, steps, ordered, repaired=True)
+
+        def enough(count: int) -> bool:
+            cosines = trial.cosines(judged, _applied(plain, ordered[:count]), exact)
+            return note(f"{count} of {len(ordered)} repairs", cosines)
+
+        count = fewest(len(ordered), enough)
+        forms = _applied(plain, ordered[:count])
+        return Quantized(encoder, forms, alone, steps, ordered[count:], repaired=True)
+
+
+def sensitivities(trial: Trial, texts: Texts, progress: Progress) -> dict[str, dict[str, float]]:
+    """Which linear layer costs most accuracy? Each is quantised alone, the rest staying fp32.
+
+    :param trial: of the encoder.
+    :param texts: token ids of the verification texts.
+    :param progress: gets a line now and then.
+    :return: name -> mean and worst cosine, the costliest first.
+    """
+    judged = sample(texts, SENSITIVITY_TEXTS, SENSITIVITY_TOKENS) or [min(texts, key=len)]
+    exact = trial.vectors(judged, {})
+    found = {}
+    for count, name in enumerate(trial.names, start=1):
+        cosines = trial.cosines(judged, {name: "int8"}, exact)
+        found[name] = {"mean": round(float(cosines.mean()), 7), "worst": round(float(cosines.min()), 7)}
+        if count % 10 == 0 or count == len(trial.names):
+            progress(f"each linear layer in int8 alone: {count} of {len(trial.names)}")
+    return dict(sorted(found.items(), key=lambda entry: (entry[1]["mean"], entry[0])))
+
+
+def _applied(forms: dict[str, str], chosen: Sequence[Move]) -> dict[str, str]:
+    return {**forms, **{move.name: move.form for move in chosen}}
+
+
+def _smoothed(
+    encoder: Encoder, seen: dict[tuple[int, str], Observed]
+) -> tuple[Encoder, dict[tuple[int, str], Observed]]:
+    layers, seen = smooth(encoder, seen)
+    return dataclasses.replace(encoder, layers=layers), seen
+
+
+def _rounded(
+    encoder: Encoder, seen: dict[tuple[int, str], Observed], progress: Progress
+) -> tuple[Encoder, dict[str, float]]:
+    """Round all matrices with compensation; also the part of each one's error that is due to its input."""
+    layers, activations = [], {EMBEDDINGS: 0.0}
+    for number, arrays in enumerate(encoder.layers):
+        changed = dict(arrays)
+        for group, matrices in GROUPS.items():
+            observed = seen[number, group]
+            names = [name for name in matrices if name + ".fp32" in arrays]
+            whole = np.concatenate([arrays[name + ".fp32"] for name in names], axis=1)
+            if group + ".factor" in arrays:
+                whole = whole / arrays[group + ".factor"][:, None]
+            int8, scale = compensated(whole, observed)
+            start = 0
+            for name in names:
+                columns = slice(start, start := start + arrays[name + ".fp32"].shape[1])
+                mine = np.ascontiguousarray(int8[:, columns]), np.ascontiguousarray(scale[columns])
+                changed |= {name + ".int8": mine[0], name + ".scale": mine[1]}
+                by_rows, by_weights = errors(whole[:, columns], *mine, observed.rows)
+                part = by_rows / (by_rows + by_weights) if by_rows else 0.0
+                activations[f"encoder.layer.{number}.{name}"] = part
+        layers.append(changed)
+        progress(f"rounding with compensation: layer {number + 1} of {len(encoder.layers)}")
+    return dataclasses.replace(encoder, layers=layers), activations
