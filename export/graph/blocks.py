@@ -1,7 +1,7 @@
 """The encoder in blocks of rows: what a text of more than ``max_dense_tokens`` tokens runs through, alone.
 
-A Loop over the layers. In a layer, keys and values are made for all rows; then a Loop takes BLOCK rows at a time
-through everything else: queries, their window of keys, attention head by head in a third Loop, output, feed-forward.
+A Loop over the layers. In a layer, keys and values are made for all rows; then a Scan takes BLOCK rows at a time
+through everything else: queries, their window of keys, attention head by head in another Loop, output, feed-forward.
 Nothing of [length, length] or [length, intermediate] exists, and what a block needs stays in the processor's cache.
 """
 
@@ -64,9 +64,10 @@ def _layer(
     v = _by_head(g, product(g, rows, weights, "attention.self.value"), shape)
     norms = key_norms(g, k) if isinstance(positions, Alibi) else ""
 
-    loop = _Loop(g, "block")
-    body = loop.body
-    first = body("Mul", loop.index, np.int64(BLOCK))
+    # A Scan, not a Loop: it writes each turn's rows where they belong, and a Loop keeps them all and copies them then.
+    body = Builder(g)
+    index, own_x = body.fresh("block"), body.fresh("hidden")
+    first = body("Mul", index, np.int64(BLOCK))
     start, end = (
         body("Unsqueeze", edge, np.array([0])) for edge in (first, body("Add", first, np.int64(BLOCK)))
     )
@@ -75,13 +76,12 @@ def _layer(
     def of_block(name: str, axis: int = 0) -> str:
         return body.slice(name, start, end, [axis])
 
-    own_x = of_block(x)
     own = Rows(own_x if rows.name == x else of_block(rows.name), shape.hidden, block.zero_points, rows.factor)
     if rows.quantized is not None:  # for keys and values
         own.quantized = of_block(rows.quantized[0]), of_block(rows.quantized[1])
     q = _by_head(body, query(body, own, weights, shape, block), shape)
     if isinstance(positions, Alibi):
-        keys = window(body, grid, loop.index, q, of_block(k, axis=1), norms)
+        keys = window(body, grid, index, q, of_block(k, axis=1), norms)
     else:
         all_heads = np.array([shape.heads, 1])
         keys = body.constant(np.zeros(all_heads, np.int64)), body("Expand", grid.length, all_heads)
@@ -90,7 +90,13 @@ def _layer(
     merged = body("Reshape", context, np.array([BLOCK, shape.heads * shape.width]))
     h = attention_end(body, merged, own_x, weights, shape, block)
     y = feed_forward(body, h, weights, shape, block)
-    blocks = loop.close(grid.blocks, y, [BLOCK, shape.hidden])
+    block_shape: list[str | int | None] = [BLOCK, shape.hidden]
+    graph = body.graph(
+        "blocks", [value(index, INT64, []), value(own_x, FLOAT, block_shape)], [value(y, FLOAT, block_shape)]
+    )
+    indices = g("Range", np.int64(0), grid.blocks, np.int64(1))
+    by_block = g("Reshape", x, np.array([-1, *block_shape]))
+    blocks = g("Scan", indices, by_block, body=graph, num_scan_inputs=2)
     result: str = g("Reshape", blocks, np.array([-1, shape.hidden]))
     return result
 

@@ -100,5 +100,6 @@ def rms_normalize(g: Builder, x: str, weight: str, eps: float) -> str:
     :return: name of float32 [..., channels].
     """
     mean = g("ReduceMean", g("Mul", x, x), np.array([-1]), keepdims=1)
-    result: str = g("Mul", g("Div", x, g("Sqrt", g("Add", mean, np.float32(eps)))), weight)
+    inverse = g("Reciprocal", g("Sqrt", g("Add", mean, np.float32(eps))))
+    result: str = g("Mul", g("Mul", x, inverse), weight)
     return result
