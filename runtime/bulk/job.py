@@ -270,7 +270,7 @@ class _Job:
             self._embed(self._place(number), number, True, 1, dedupe, bar)
         end = self._place(highest + 1)
         if end.file < len(self._reading.files.files):
-            bar.start(self._parts[highest].bytes if highest >= 0 else 0)
+            bar.resumed = highest >= 0
             self._embed(end, highest + 1, False, processes, dedupe, bar)
 
     def _place(self, number: int) -> Place:
@@ -299,7 +299,7 @@ class _Job:
                     bar.add(unit.bytes, unit.rows, found.tokens)
                     if unit.last:
                         part.files = [[name, *facts] for name, facts in writer.close()]
-                        part.end, part.bytes, writer = list(unit.end), unit.bytes, None
+                        part.end, writer = list(unit.end), None
                         if part.rows != part.vectors + part.rejected:
                             raise JobError(
                                 f"part {part.part}: {part.rows} rows became {part.vectors} vectors and "
@@ -661,15 +661,13 @@ class _Bar:
             bar_format="{percentage:3.0f}%|{bar}| {elapsed}, {remaining} left{postfix}",
         )
         self._rows = self._tokens = 0
-        self._start = time.perf_counter()
-
-    def start(self, done: int) -> None:
-        """So many bytes were done before."""
-        self._bar.initial = self._bar.n = done
+        self.resumed = False
         self._start = time.perf_counter()
 
     def add(self, done: int, rows: int, tokens: int) -> None:
         """Rows and tokens that are done, up to a byte of the input."""
+        if self.resumed and not self._rows:
+            self._bar.initial = self._bar.n = done
         self._rows, self._tokens = self._rows + rows, self._tokens + tokens
         seconds = max(time.perf_counter() - self._start, 1e-9)
         rates = f"{self._rows / seconds:,.0f} rows/s, {self._tokens / seconds:,.0f} tokens/s"
@@ -678,7 +676,7 @@ class _Bar:
 
     def close(self) -> None:
         """Leave the line as it is."""
-        self._bar.refresh() if not self._bar.disable else None
+        self._bar.refresh()
         self._bar.close()
 
 

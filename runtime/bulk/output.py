@@ -53,7 +53,6 @@ class Part:
     failed: list[str] = field(default_factory=list)  # files that could not be read to their end
     files: list[list[Any]] = field(default_factory=list)  # name, size, SHA-256
     end: list[int] = field(default_factory=list)  # Place
-    bytes: int = 0  # of the input before it
     rejects: list[dict[str, Any]] = field(default_factory=list)
 
 

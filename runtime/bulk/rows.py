@@ -292,7 +292,8 @@ class _Opened:
             return 0
         if self._source.format == "parquet":
             return self._file.size * end // max(1, self.total)
-        return min(self._file.size, int(self._stream.tell()))
+        within = self._source.seekable and self._source.format != "json"
+        return min(self._file.size, end if within else int(self._stream.tell()))
 
     def count(self, unit: Unit) -> None:
         """Give a unit what was passed over since the last one."""

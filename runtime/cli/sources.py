@@ -138,6 +138,7 @@ class Source:
         self.columns: list[str] = []  # of CSV
         self.blank = 0  # blank lines that were skipped
         self.encoding = options.encoding or "utf-8"
+        self.seekable = stream.seekable()  # rows() goes on at a place without reading what is before
         self._stream, self._table = stream, None
         guard, self.packed = unpack(stream, name)
         head = guard.head()
@@ -149,12 +150,12 @@ class Source:
             return
         if options.format == "parquet":
             raise InputError(f"{name}: no Parquet file (it does not begin with PAR1)")
-        self._seekable = not self.packed and stream.seekable()
+        self.seekable = self.seekable and not self.packed
         if options.encoding is None:
             self.encoding = encoding_of(head, name)
         if self.encoding not in UTF8:
             guard = Guard(Utf8(guard, self.encoding, options.errors), name, inner=guard)
-            head, self._seekable = guard.head(), False
+            head, self.seekable = guard.head(), False
         self._guard = guard
         self._cr = b"\r" in head and b"\n" not in head
         if self._cr:
@@ -257,7 +258,7 @@ class Source:
 
     def _at(self, offset: int) -> io.RawIOBase:
         """The decoded bytes from an offset on."""
-        if self._seekable:
+        if self.seekable:
             self._stream.seek(offset)
             self._guard.restart(offset)
         else:
