@@ -46,7 +46,11 @@ def shared_embedder(model: str | os.PathLike[str] | None, threads: int | None) -
 
 
 def late_chunks(
-    embedder: Embedder, text: str, parts: Iterable[str], starts: Iterable[int | None] = ()
+    embedder: Embedder,
+    text: str,
+    parts: Iterable[str],
+    starts: Iterable[int | None] = (),
+    dimensions: int | None = None,
 ) -> list[Chunk | None]:
     """Vectors of the parts that a splitter cut out of a text, from one pass over the whole of it.
 
@@ -54,6 +58,7 @@ def late_chunks(
     :param text: the text that was split.
     :param parts: pieces of it, word for word, in order.
     :param starts: where they start, as the splitter says; see chunking.find_spans.
+    :param dimensions: as in Embedder.encode.
     :return: a chunk for each part, None for one without a token (white space).
     :raises InputError: a part does not stand in the text.
     """
@@ -61,7 +66,9 @@ def late_chunks(
     spans = find_spans(text, parts, starts)
     full = [number for number, part in enumerate(parts) if embedder.count_tokens(part) > 2]
     prompt = document_prompt(embedder.manifest).text
-    chunks = embedder.encode_chunks(text, spans=[spans[number] for number in full], prompt=prompt)
+    chunks = embedder.encode_chunks(
+        text, spans=[spans[number] for number in full], prompt=prompt, dimensions=dimensions
+    )
     found: list[Chunk | None] = [None] * len(parts)
     for number, chunk in zip(full, chunks, strict=True):
         found[number] = chunk

@@ -16,6 +16,7 @@ from runtime.bundled import bundled_model
 from runtime.errors import InputError, ModelError
 from runtime.integrations import missing, shared_embedder
 from runtime.manifest import load_manifest
+from runtime.modules import MODULES_DATA
 
 os.environ.setdefault("ANONYMIZED_TELEMETRY", "False")  # nothing else of this package sends anything either
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["JinaBertEmbeddingFunction"]
 
-FIELDS = {"model": str, "threads": int, "max_length": int, "weights": str}
+FIELDS = {"model": str, "threads": int, "max_length": int, "weights": str, "dimensions": int}
 
 
 class JinaBertEmbeddingFunction(EmbeddingFunction):  # type: ignore[misc]
@@ -50,6 +51,7 @@ class JinaBertEmbeddingFunction(EmbeddingFunction):  # type: ignore[misc]
         threads: int | None = None,
         max_length: int | None = None,
         weights: str | None = None,
+        dimensions: int | None = None,
     ) -> None:
         """Only the model folder's manifest is read; the model is loaded by the first call.
 
@@ -57,11 +59,13 @@ class JinaBertEmbeddingFunction(EmbeddingFunction):  # type: ignore[misc]
         :param threads: as in Embedder.
         :param max_length: longer texts are cut after this many tokens; None for the model's own maximum.
         :param weights: weights that are expected, as a collection remembers them; None for what the folder holds.
+        :param dimensions: numbers of a vector, of a model exported with --rotate; None for all.
         :raises ModelError: the folder has no valid manifest (unless `weights` is given: then the first call says it).
         """
         self.model = None if model is None else os.fspath(model)
         self.threads = threads
         self.max_length = max_length
+        self.dimensions = dimensions
         self.weights = _weights(load_manifest(self._folder())) if weights is None else weights
         self._embedder: Embedder | None = None
 
@@ -71,7 +75,9 @@ class JinaBertEmbeddingFunction(EmbeddingFunction):  # type: ignore[misc]
         :return: a vector [D] float32 for each.
         :raises ModelError: the model cannot be loaded, or is not the one that the collection was made with.
         """
-        return list(self._checked().encode_document(input, max_length=self.max_length))
+        return list(
+            self._checked().encode_document(input, max_length=self.max_length, dimensions=self.dimensions)
+        )
 
     def _checked(self) -> Embedder:
         """The model, if it is the one that the collection was made with."""
@@ -92,7 +98,9 @@ class JinaBertEmbeddingFunction(EmbeddingFunction):  # type: ignore[misc]
         :param input: any number of queries.
         :return: a vector [D] float32 for each.
         """
-        return list(self._checked().encode_query(input, max_length=self.max_length))
+        return list(
+            self._checked().encode_query(input, max_length=self.max_length, dimensions=self.dimensions)
+        )
 
     @staticmethod
     def name() -> str:
@@ -118,6 +126,7 @@ class JinaBertEmbeddingFunction(EmbeddingFunction):  # type: ignore[misc]
             "threads": self.threads,
             "max_length": self.max_length,
             "weights": self.weights,
+            "dimensions": self.dimensions,
         }
 
     @staticmethod
@@ -151,7 +160,7 @@ class JinaBertEmbeddingFunction(EmbeddingFunction):  # type: ignore[misc]
         :raises InputError: its vectors would come from other weights, or from texts cut elsewhere.
         """
         self.validate_config(new_config)
-        for field in ("weights", "max_length"):
+        for field in ("weights", "max_length", "dimensions"):
             old, new = old_config.get(field), new_config.get(field)
             if old != new:
                 raise InputError(
@@ -167,10 +176,13 @@ register_embedding_function(JinaBertEmbeddingFunction)
 
 
 def _weights(manifest: Manifest) -> str:
-    """What two folders share whose vectors fit together: the checkpoint, whatever precision it was exported to."""
+    """What two folders share whose vectors fit together: the checkpoint, whatever precision it was exported to, and the
+    rotation of its vectors, if any."""
     sources = manifest.document["source"].get("sha256") or {}
     sums = [sources[name] for name in sorted(sources) if name.endswith((".safetensors", ".bin"))]
     sums = sums or [
         manifest.files[name].sha256 for name in sorted(manifest.files) if name.startswith("model.onnx")
     ]
+    if manifest.truncatable and MODULES_DATA in manifest.files:
+        sums.append(manifest.files[MODULES_DATA].sha256)
     return hashlib.sha256(" ".join(sums).encode()).hexdigest()[:16]

@@ -49,6 +49,7 @@ class _Embedding:
     model: str | None
     threads: int | None
     max_length: int | None
+    dimensions: int | None
     prefix: str
     suffix: str
     _embedder: Embedder | None
@@ -79,6 +80,7 @@ class _Embedding:
             [self.prefix + text + self.suffix for text in texts],
             prompt=choose(self._embedder.manifest).text,
             max_length=self.max_length,
+            dimensions=self.dimensions,
             show_progress=show_progress,
             return_stats=True,
         )
@@ -97,16 +99,18 @@ class JinaBertTextEmbedder(_Embedding):
         max_length: int | None = None,
         prefix: str = "",
         suffix: str = "",
+        dimensions: int | None = None,
     ) -> None:
         """Nothing is loaded before warm_up or the first run.
 
         :param model: model folder; None for the bundled model.
         :param threads: as in Embedder.
         :param max_length: longer texts are cut after this many tokens; None for the model's own maximum.
+        :param dimensions: numbers of a vector, of a model exported with --rotate; None for all.
         :param prefix: put before the text.
         :param suffix: put after the text.
         """
-        self.model, self.threads, self.max_length = model, threads, max_length
+        self.model, self.threads, self.max_length, self.dimensions = model, threads, max_length, dimensions
         self.prefix, self.suffix = prefix, suffix
         self._embedder: Embedder | None = None
 
@@ -119,6 +123,7 @@ class JinaBertTextEmbedder(_Embedding):
             max_length=self.max_length,
             prefix=self.prefix,
             suffix=self.suffix,
+            dimensions=self.dimensions,
         )
         return written
 
@@ -156,19 +161,21 @@ class JinaBertDocumentEmbedder(_Embedding):
         meta_fields_to_embed: list[str] | None = None,
         embedding_separator: str = "\n",
         progress_bar: bool = False,
+        dimensions: int | None = None,
     ) -> None:
         """Nothing is loaded before warm_up or the first run.
 
         :param model: model folder; None for the bundled model.
         :param threads: as in Embedder.
         :param max_length: longer texts are cut after this many tokens; None for the model's own maximum.
+        :param dimensions: numbers of a vector, of a model exported with --rotate; None for all.
         :param prefix: put before each text.
         :param suffix: put after each text.
         :param meta_fields_to_embed: fields of a document's meta that are put before its content.
         :param embedding_separator: between these fields and the content.
         :param progress_bar: draw a line on standard error.
         """
-        self.model, self.threads, self.max_length = model, threads, max_length
+        self.model, self.threads, self.max_length, self.dimensions = model, threads, max_length, dimensions
         self.prefix, self.suffix = prefix, suffix
         self.meta_fields_to_embed = meta_fields_to_embed or []
         self.embedding_separator = embedding_separator
@@ -187,6 +194,7 @@ class JinaBertDocumentEmbedder(_Embedding):
             meta_fields_to_embed=self.meta_fields_to_embed,
             embedding_separator=self.embedding_separator,
             progress_bar=self.progress_bar,
+            dimensions=self.dimensions,
         )
         return written
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from runtime.errors import InputError
 from runtime.integrations import late_chunks, missing, shared_embedder
+from runtime.manifest import check_dimensions
 
 try:
     from langchain_core.documents import Document
@@ -41,24 +42,30 @@ class JinaBertEmbeddings(Embeddings):  # type: ignore[misc]
         *,
         threads: int | None = None,
         max_length: int | None = None,
+        dimensions: int | None = None,
     ) -> None:
         """Load the model, or share the one that another adapter of this process has loaded.
 
         :param model: model folder; None for the bundled model.
         :param threads: as in Embedder.
         :param max_length: longer texts are cut after this many tokens; None for the model's own maximum.
+        :param dimensions: numbers of a vector, of a model exported with --rotate; None for all.
         :raises ModelError: the folder or a file in it is missing, damaged or of another kind.
-        :raises InputError: threads is not a positive number.
+        :raises InputError: threads is not a positive number, or there are no such dimensions.
         """
         self.embedder: Embedder = shared_embedder(model, threads)
         self.max_length = max_length
+        self.dimensions = dimensions
+        check_dimensions(self.embedder.manifest, dimensions)
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """
         :param texts: any number of texts.
         :return: a vector of D numbers for each.
         """
-        vectors: list[list[float]] = self.embedder.encode_document(texts, max_length=self.max_length).tolist()
+        vectors: list[list[float]] = self.embedder.encode_document(
+            texts, max_length=self.max_length, dimensions=self.dimensions
+        ).tolist()
         return vectors
 
     def embed_query(self, text: str) -> list[float]:
@@ -66,7 +73,9 @@ class JinaBertEmbeddings(Embeddings):  # type: ignore[misc]
         :param text: one text.
         :return: its vector of D numbers.
         """
-        vector: list[float] = self.embedder.encode_query(text, max_length=self.max_length).tolist()
+        vector: list[float] = self.embedder.encode_query(
+            text, max_length=self.max_length, dimensions=self.dimensions
+        ).tolist()
         return vector
 
     def count_tokens(self, text: str) -> int:
@@ -104,7 +113,8 @@ class LateChunking(Embeddings):  # type: ignore[misc]
         documents = self.splitter.create_documents([document.page_content], [document.metadata])
         parts = [chunk.page_content for chunk in documents]
         starts = [chunk.metadata.get("start_index") for chunk in documents]
-        chunks = late_chunks(self.embeddings.embedder, document.page_content, parts, starts)
+        model = self.embeddings
+        chunks = late_chunks(model.embedder, document.page_content, parts, starts, model.dimensions)
         return [
             (part, chunk.vector.tolist())
             for part, chunk in zip(documents, chunks, strict=True)

@@ -13,6 +13,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from runtime.integrations import late_chunks, missing, shared_embedder
+from runtime.manifest import check_dimensions
 
 try:
     from llama_index.core.bridge.pydantic import Field, PrivateAttr
@@ -36,6 +37,7 @@ class JinaBertEmbedding(BaseEmbedding):  # type: ignore[misc]
     model: str | None = Field(default=None, description="Model folder; None for the bundled model.")
     threads: int | None = Field(default=None, description="Threads; None for as many as the process may use.")
     max_length: int | None = Field(default=None, description="Longer texts are cut after this many tokens.")
+    dimensions: int | None = Field(default=None, description="Numbers of a vector; None for all.")
     _embedder: Any = PrivateAttr(default=None)
 
     def __init__(
@@ -44,6 +46,7 @@ class JinaBertEmbedding(BaseEmbedding):  # type: ignore[misc]
         *,
         threads: int | None = None,
         max_length: int | None = None,
+        dimensions: int | None = None,
         embed_batch_size: int = 256,  # texts; memory is bounded by the runtime's token budget
         **fields: Any,
     ) -> None:
@@ -52,15 +55,22 @@ class JinaBertEmbedding(BaseEmbedding):  # type: ignore[misc]
         :param model: model folder; None for the bundled model.
         :param threads: as in Embedder.
         :param max_length: longer texts are cut after this many tokens; None for the model's own maximum.
+        :param dimensions: numbers of a vector, of a model exported with --rotate; None for all.
         :param embed_batch_size: texts that LlamaIndex hands over at a time.
         :param fields: of BaseEmbedding: callback_manager, num_workers and others.
         :raises ModelError: the folder or a file in it is missing, damaged or of another kind.
-        :raises InputError: threads is not a positive number.
+        :raises InputError: threads is not a positive number, or there are no such dimensions.
         """
         embedder = shared_embedder(model, threads)
+        check_dimensions(embedder.manifest, dimensions)
         fields = {"model_name": embedder.manifest.name} | fields
         super().__init__(
-            model=model, threads=threads, max_length=max_length, embed_batch_size=embed_batch_size, **fields
+            model=model,
+            threads=threads,
+            max_length=max_length,
+            dimensions=dimensions,
+            embed_batch_size=embed_batch_size,
+            **fields,
         )
         self._embedder = embedder
 
@@ -94,14 +104,18 @@ class JinaBertEmbedding(BaseEmbedding):  # type: ignore[misc]
         return list(tokenizer.strip_special(tokenizer.encode(text)))
 
     def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        vectors: list[list[float]] = self.embedder.encode_document(texts, max_length=self.max_length).tolist()
+        vectors: list[list[float]] = self.embedder.encode_document(
+            texts, max_length=self.max_length, dimensions=self.dimensions
+        ).tolist()
         return vectors
 
     def _get_text_embedding(self, text: str) -> list[float]:
         return self._get_text_embeddings([text])[0]
 
     def _get_query_embedding(self, query: str) -> list[float]:
-        vector: list[float] = self.embedder.encode_query(query, max_length=self.max_length).tolist()
+        vector: list[float] = self.embedder.encode_query(
+            query, max_length=self.max_length, dimensions=self.dimensions
+        ).tolist()
         return vector
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
@@ -142,9 +156,9 @@ class LateChunking(TransformComponent):  # type: ignore[misc]
             texts = [part.get_content(metadata_mode=MetadataMode.NONE) for part in parts]
             starts = [getattr(part, "start_char_idx", None) for part in parts]
             whole = node.get_content(metadata_mode=MetadataMode.NONE)
-            for part, chunk in zip(
-                parts, late_chunks(self.embed_model.embedder, whole, texts, starts), strict=True
-            ):
+            model = self.embed_model
+            chunks = late_chunks(model.embedder, whole, texts, starts, model.dimensions)
+            for part, chunk in zip(parts, chunks, strict=True):
                 if chunk is not None:
                     part.embedding = chunk.vector.tolist()
                     part.start_char_idx, part.end_char_idx = chunk.start, chunk.end

@@ -18,7 +18,8 @@ from chromadb.utils.embedding_functions import config_to_embedding_function, kno
 
 from runtime import Embedder, InputError, ModelError
 from runtime.integrations.chroma import JinaBertEmbeddingFunction
-from tests.tiny import make_model
+from runtime.modules import MODULES_DATA, Module, describe, pack
+from tests.tiny import make_model, write_manifest
 
 TEXTS = ["hello world", "a b c", "x y z, hello"]
 
@@ -122,7 +123,7 @@ def test_updates_that_would_mix_vectors_are_refused(tiny_folder: Path) -> None:
     function = JinaBertEmbeddingFunction(tiny_folder)
     old = function.get_config()
     function.validate_config_update(old, {**old, "model": "/elsewhere", "threads": 2})
-    for change in ({"weights": "other"}, {"max_length": 7}):
+    for change in ({"weights": "other"}, {"max_length": 7}, {"dimensions": 8}):
         with pytest.raises(InputError, match="make a new collection"):
             function.validate_config_update(old, {**old, **change})
 
@@ -131,3 +132,18 @@ def test_updates_that_would_mix_vectors_are_refused(tiny_folder: Path) -> None:
 def test_a_configuration_of_something_else_is_refused(config: dict[str, object]) -> None:
     with pytest.raises(InputError, match=f"{next(iter(config))}"):
         JinaBertEmbeddingFunction.build_from_config(config)
+
+
+def test_vectors_are_cut_and_a_rotation_is_another_model(tmp_path: Path) -> None:
+    straight, rotated = (make_model(tmp_path / name) for name in ("straight", "rotated"))
+    texts = ["hello world", "a b c"]
+    rotation = Module("dense", 16, 16, arrays={"weight": np.eye(16, dtype=np.float32)[::-1]})
+    (rotated / MODULES_DATA).write_bytes(pack([rotation]))
+    write_manifest(rotated, modules=[describe(rotation)], truncatable=True)
+    function = JinaBertEmbeddingFunction(rotated, threads=1, dimensions=6)
+    with Embedder(rotated, threads=1) as embedder:
+        assert np.array_equal(function(texts), embedder.encode(texts, dimensions=6))
+        assert np.array_equal(function.embed_query(texts), embedder.encode(texts, dimensions=6))
+    assert JinaBertEmbeddingFunction.build_from_config(function.get_config()).dimensions == 6
+    with pytest.raises(ModelError, match="but this collection's vectors are from"):
+        JinaBertEmbeddingFunction(straight, weights=function.weights)(texts)

@@ -17,6 +17,7 @@ from haystack.document_stores.in_memory import InMemoryDocumentStore
 
 from runtime import Embedder, ModelError
 from runtime.integrations.haystack import JinaBertDocumentEmbedder, JinaBertTextEmbedder
+from tests.tiny import make_model
 
 TEXTS = ["hello world", "a b c", "x y z, hello"]
 
@@ -96,7 +97,14 @@ def test_meta_fields_come_before_the_content(tiny_folder: Path, tiny: Embedder) 
 
 
 def test_components_are_written_down_with_all_they_were_told(tiny_folder: Path) -> None:
-    options = {"model": str(tiny_folder), "threads": 1, "max_length": 5, "prefix": "a", "suffix": "b"}
+    options = {
+        "model": str(tiny_folder),
+        "threads": 1,
+        "max_length": 5,
+        "prefix": "a",
+        "suffix": "b",
+        "dimensions": 8,
+    }
     more = {"meta_fields_to_embed": ["title"], "embedding_separator": "; ", "progress_bar": True}
     for made in (JinaBertTextEmbedder(**options), JinaBertDocumentEmbedder(**options, **more)):
         written = made.to_dict()
@@ -118,3 +126,15 @@ def test_the_wrong_component_says_which_is_right(tiny_folder: Path) -> None:
         with pytest.raises(TypeError, match="JinaBertTextEmbedder"):
             JinaBertDocumentEmbedder(str(tiny_folder)).run(wrong)
     assert JinaBertDocumentEmbedder(str(tiny_folder)).run([])["documents"] == []
+
+
+def test_vectors_are_cut_where_the_model_allows_it(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "truncatable", truncatable=True)
+    with Embedder(folder, threads=1) as embedder:
+        expected = embedder.encode(["hello world"], dimensions=6)
+    text = JinaBertTextEmbedder(str(folder), threads=1, dimensions=6).run("hello world")
+    assert np.array_equal(np.array([text["embedding"]], np.float32), expected)
+    documents = JinaBertDocumentEmbedder(str(folder), threads=1, dimensions=6).run(
+        [Document(content="hello world")]
+    )
+    assert np.array_equal(np.array([documents["documents"][0].embedding], np.float32), expected)

@@ -17,6 +17,7 @@ from langchain_text_splitters import CharacterTextSplitter, RecursiveCharacterTe
 
 from runtime import Embedder, InputError
 from runtime.integrations.langchain import JinaBertEmbeddings, LateChunking
+from tests.tiny import make_model
 
 TEXTS = ["hello world", "a b c", "x y z, hello"]
 LONG = "hello world, a b c. d e f g h. i j k l hello. m n o p. q r s t, world. hello world, a b c."
@@ -121,3 +122,16 @@ def test_a_splitter_that_changes_the_text_is_refused(embeddings: JinaBertEmbeddi
     late = LateChunking(embeddings, Shouting(separator=". ", chunk_size=14, chunk_overlap=0))
     with pytest.raises(InputError, match=r"parts\[0\] 'HELLO WORLD.* word for word"):
         late.split_documents([Document(LONG)])
+
+
+def test_vectors_and_late_chunks_are_cut_where_the_model_allows_it(tmp_path: Path, tiny_folder: Path) -> None:
+    folder = make_model(tmp_path / "truncatable", truncatable=True)
+    cut = JinaBertEmbeddings(folder, threads=1, dimensions=6)
+    with Embedder(folder, threads=1) as embedder:
+        expected = embedder.encode(TEXTS, dimensions=6)
+    assert np.array_equal(np.array(cut.embed_documents(TEXTS), np.float32), expected)
+    assert np.array_equal(np.array(cut.embed_query(TEXTS[0]), np.float32), expected[0])
+    late = LateChunking(cut, CharacterTextSplitter(separator=" ", chunk_size=6, chunk_overlap=0))
+    assert {len(vector) for _, vector in late.embed_chunks(Document("hello world a b c"))} == {6}
+    with pytest.raises(InputError, match="cannot be cut"):
+        JinaBertEmbeddings(tiny_folder, threads=1, dimensions=6)

@@ -24,6 +24,7 @@ from llama_index.core.schema import MetadataMode
 
 from runtime import Embedder, ModelError
 from runtime.integrations.llama_index import JinaBertEmbedding, LateChunking
+from tests.tiny import make_model
 
 TEXTS = ["hello world", "a b c", "x y z, hello"]
 LONG = "hello world, a b c. d e f g h. i j k l hello. m n o p. q r s t, world. hello world, a b c."
@@ -122,3 +123,15 @@ def test_late_chunking_is_a_step_of_a_pipeline(model: JinaBertEmbedding) -> None
 def test_late_chunking_wants_this_model(model: JinaBertEmbedding) -> None:
     with pytest.raises(ValueError, match="JinaBertEmbedding"):
         LateChunking(embed_model=MockEmbedding(embed_dim=3), splitter=splitter(model))
+
+
+def test_vectors_and_late_chunks_are_cut_where_the_model_allows_it(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "truncatable", truncatable=True)
+    cut = JinaBertEmbedding(str(folder), threads=1, dimensions=6)
+    with Embedder(folder, threads=1) as embedder:
+        expected = embedder.encode(["hello world"], dimensions=6)
+    assert np.array_equal(np.array(cut.get_text_embedding_batch(["hello world"]), np.float32), expected)
+    assert np.array_equal(np.array([cut.get_query_embedding("hello world")], np.float32), expected)
+    late = LateChunking(embed_model=cut, splitter=SentenceSplitter(chunk_size=20, chunk_overlap=0))
+    assert {len(node.embedding or []) for node in late([Document(text="hello world. a b c.")])} == {6}
+    assert JinaBertEmbedding.from_dict(cut.to_dict()).dimensions == 6
