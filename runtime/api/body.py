@@ -18,7 +18,12 @@ CHARSETS = ("utf-8", "us-ascii", "iso-8859-1", "windows-1252", "utf-16", "utf-16
 
 
 def check_size(size: int, most: int) -> None:
-    """:raises ServiceError: 413, a body of so many bytes is too large."""
+    """Refuse a body that is too large.
+
+    :param size: its bytes.
+    :param most: bytes allowed.
+    :raises ServiceError: 413.
+    """
     if size > most:
         raise ServiceError(
             413,

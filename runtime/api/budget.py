@@ -1,6 +1,6 @@
 """How much memory a text of so many tokens takes: to refuse a text instead of being killed over it.
 
-The constants are fits to `python -m tests.bench memory` (peak resident size of a process with one thread, small-en in
+The constants are fits to `python -m tests.bench memory` (peak RSS of a process with one thread, small-en in
 int8, onnxruntime 1.32), which prints measurement and estimate side by side; they are scaled to other models by the
 shapes that the terms come from.
 """
@@ -34,7 +34,7 @@ def run_bytes(tokens: int, manifest: Manifest, threads: int = 1) -> int:
 
     :param tokens: its length; shorter texts take no more, in batches either.
     :param manifest: of the model.
-    :param threads: that may run as many batches side by side (batching.py); a text in blocks has them all.
+    :param threads: that may run as many batches in parallel (batching.py); a text in blocks has them all.
     :return: bytes, an upper estimate.
     """
     alone = manifest.max_dense_tokens
@@ -57,7 +57,7 @@ def threads_for(limit_bytes: int, most: int, most_tokens: int, manifest: Manifes
     """How many threads leave as much room for long texts as one does.
 
     :param limit_bytes: memory that may be used; nothing is loaded yet.
-    :param most: threads wanted.
+    :param most: threads asked for.
     :param most_tokens: length that is long enough.
     :param manifest: of the model.
     :return: 1 to most.

@@ -13,7 +13,11 @@ EXPOSED = "Retry-After, X-Ignored-Fields"
 
 
 def problem(origin: str) -> str | None:
-    """:return: what is wrong with an origin that somebody configures; None if nothing is."""
+    """Check an origin that somebody configures.
+
+    :param origin: scheme, host and port, or "*".
+    :return: what is wrong with it; None if nothing is.
+    """
     if origin == "*":
         return None
     host = origin.partition("://")[2]

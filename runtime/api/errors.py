@@ -75,7 +75,7 @@ class ServiceError(Exception):
             self.headers["WWW-Authenticate"] = "Bearer"
 
     def openai(self) -> tuple[int, OpenAIError]:
-        """:return: status and JSON, as OpenAI's API."""
+        """Give status and JSON as OpenAI's API does."""
         kind = "server_error" if self.status >= 500 else "invalid_request_error"
         if self.status == 429:
             kind = "rate_limit_error"
@@ -84,7 +84,7 @@ class ServiceError(Exception):
         }
 
     def tei(self) -> tuple[int, TeiError]:
-        """:return: status and JSON, as text-embeddings-inference's."""
+        """Give status and JSON as text-embeddings-inference does."""
         status = TEI_STATUS.get(self.status, self.status)
         if self.status < 500:  # memory that is short for the moment stays a 503
             status = TEI_STATUS_OF_CODE.get(self.code, status)
@@ -134,13 +134,18 @@ def invalid(name: str, message: str, code: str | None = None) -> ServiceError:
 
 
 def shown(value: object) -> str:
-    """A client's value in a message: JSON, and not all of it if it is long."""
+    """Write a client's value for a message: as JSON, and not all of it if it is long."""
     text = json.dumps(value)
     return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """:return: "; did you mean X?" where a known name is near, else nothing."""
+    """Suggest the right name for a wrong one.
+
+    :param name: that is not known.
+    :param known: names.
+    :return: "; did you mean X?" where one is near, else nothing.
+    """
     from difflib import get_close_matches
 
     found = get_close_matches(name[:MAX_SHOWN].lower(), list(known), 1, 0.6)

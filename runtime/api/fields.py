@@ -96,7 +96,11 @@ def read(document: object, request: RequestType, limits: Limits) -> Values:
 
 
 def schema(request: RequestType, limits: Limits) -> Schema:
-    """:return: JSON Schema of a request."""
+    """Describe a request as JSON Schema.
+
+    :param request: its type.
+    :param limits: of this service.
+    """
     properties: Schema = {}
     for field in request.fields:
         own = field.schema if isinstance(field.schema, dict) else field.schema(limits)

@@ -146,7 +146,13 @@ def tokens_of(
 
 
 def check_total(total: int, name: str, limits: Limits) -> None:
-    """:raises ServiceError: 413, a request of so many tokens is too large."""
+    """Refuse a request that is too large.
+
+    :param total: tokens of its texts together.
+    :param name: of the field.
+    :param limits: of the door.
+    :raises ServiceError: 413.
+    """
     if total > limits.max_request_tokens:
         raise ServiceError(
             413,

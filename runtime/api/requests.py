@@ -475,6 +475,6 @@ def _instances(value: Any) -> list[Any]:
 
 
 def schema_names() -> dict[str, RequestType]:
-    """:return: the request types by the name of their schema."""
+    """Give the request types by the name of their schema."""
     found = (EMBEDDING_REQUEST, EMBED_REQUEST, SIMILARITY_REQUEST, TOKENIZE_REQUEST)
     return {request.name: request for request in found}

@@ -157,12 +157,12 @@ def characters_of(dimension: int, kind: str) -> int:
 
 
 def model_list(context: Context) -> ModelList:
-    """:return: the model, as GET /v1/models lists it."""
+    """List the model, as GET /v1/models does."""
     return {"object": "list", "data": [model_card(context)]}
 
 
 def model_card(context: Context) -> ModelCard:
-    """:return: the model, as GET /v1/models/{id} shows it."""
+    """Show the model, as GET /v1/models/{id} does."""
     return {
         "id": context.manifest.name,
         "object": "model",

@@ -128,7 +128,7 @@ def model_named(name: str, context: Context) -> responses.ModelCard:
 
 
 def no_route(path: str) -> ServiceError:
-    """:return: the 404 of a path that is not known."""
+    """Make the 404 of a path that is not known."""
     known = sorted({route.path for route in ROUTES})
     return ServiceError(
         404, "not_found", f"no such path{nearest(path, known) or ': GET /openapi.json lists them'}"
@@ -136,7 +136,7 @@ def no_route(path: str) -> ServiceError:
 
 
 def wrong_method(allowed: str) -> ServiceError:
-    """:return: the 405 of a known path."""
+    """Make the 405 of a known path."""
     return ServiceError(
         405, "method_not_allowed", f"not for this path: must be {allowed}", headers={"Allow": allowed}
     )

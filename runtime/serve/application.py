@@ -22,7 +22,7 @@ from runtime.api.errors import ServiceError, dump, error_response
 from . import openapi
 from .decoders import DECODERS
 from .metrics import TEXT_FORMAT
-from .middleware import Middleware, drain, failed, report
+from .middleware import Middleware, discard_body, failed, report
 from .pages import page_headers, read_page
 
 if TYPE_CHECKING:
@@ -246,7 +246,7 @@ class Answers:
                         pieces.append(piece)
                 except ServiceError as error:
                     failure = error
-                    await drain(request.receive)
+                    await discard_body(request.receive)
         except TimeoutError:
             seconds = self._settings.body_seconds
             failure = ServiceError(408, "body_timeout", f"the body took longer than {seconds:g} s to arrive")

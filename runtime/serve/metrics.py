@@ -53,6 +53,6 @@ class Metrics:
         self.queue.labels(queue.name).set_function(lambda: queue.tokens)
 
     def page(self) -> bytes:
-        """:return: what a scrape is answered with."""
+        """Write what a scrape is answered with."""
         written: bytes = generate_latest(self._registry)
         return written

@@ -28,9 +28,9 @@ PAGES = frozenset({"/", "/docs", "/openapi.json", "/api-doc/openapi.json"})
 PUBLIC_PATHS = PAGES | {route.path for route in routes.ROUTES if route.public}
 TEI_PATHS = frozenset(route.path for route in routes.ROUTES if route.tei)
 PATHS = PUBLIC_PATHS | {route.path for route in routes.ROUTES} | {"/metrics"}
-DRAIN_BYTES = (
+DISCARDED_BYTES = (
     64 << 20
-)  # read and thrown away of a body that is not wanted, so that the client gets its answer
+)  # read and thrown away of a body that is refused, so that the client gets its answer
 
 
 def failed(failure: ServiceError, path: str) -> Response:
@@ -74,7 +74,7 @@ class Middleware:
             else:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._settings.body_seconds):
-                        await drain(receive)
+                        await discard_body(receive)
                 await refusal(scope, receive, sending)
         except asyncio.CancelledError:  # by uvicorn, when the time to drain is over
             if status == 0:
@@ -131,10 +131,10 @@ class Middleware:
             sys.stderr.write(f"{shown_method} {shown} {status or 499} {seconds * 1000:.1f} ms\n")
 
 
-async def drain(receive: Any) -> None:
+async def discard_body(receive: Any) -> None:
     """Read the rest of a body. Were it left unread, the connection would be reset and many clients see no answer."""
     read = 0
-    while read < DRAIN_BYTES:
+    while read < DISCARDED_BYTES:
         message = await receive()
         read += len(message.get("body", b""))
         if message["type"] != "http.request" or not message.get("more_body", False):

@@ -7,7 +7,7 @@ import hashlib
 
 
 def read_page(path: str) -> str:
-    """:return: a page's HTML."""
+    """Read a page's HTML."""
     with open(path, encoding="utf-8") as file:
         return file.read()
 

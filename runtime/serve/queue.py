@@ -127,7 +127,11 @@ class Queue:
         return not self._closing and all(thread.is_alive() for thread in self._threads)
 
     def check_room(self, tokens: int) -> None:
-        """:raises ServiceError: 429, so many tokens more do not fit now."""
+        """Refuse what the queue has no room for.
+
+        :param tokens: to be added.
+        :raises ServiceError: 429.
+        """
         with self._ready:
             if self.tokens + tokens <= self.max_tokens:
                 return

@@ -22,7 +22,8 @@ class Task:
     """n vectors [n, D] float32 to be made, from parts that are computed one by one."""
 
     def __init__(self, lengths: list[int], vectors: int, dimension: int) -> None:
-        """
+        """Start with nothing computed.
+
         :param lengths: tokens of each part.
         :param vectors: n.
         :param dimension: D.
@@ -94,7 +95,8 @@ class IndivisibleTask(Task):
     def __init__(
         self, tokens: int, vectors: int, dimension: int, compute: Callable[[Model], NDArray[np.float32]]
     ) -> None:
-        """
+        """Wrap a function as a task.
+
         :param tokens: that it runs.
         :param vectors: n.
         :param dimension: D.
