@@ -1,4 +1,4 @@
-"""The export from a checkpoint to a model folder: trace, rewrite, quantise, verify, and only then write.
+"""The export from a checkpoint to a model folder: build the graph, quantise, verify, and only then write.
 
 Everything is made in a temporary folder; the target appears when all of it has passed.
 """

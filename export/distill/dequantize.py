@@ -21,7 +21,7 @@ from torch import Tensor
 from export.config import read_json
 from export.distill.initialize import layer_norms
 from export.errors import ExportError
-from export.graph.rewrite import EMBEDDINGS
+from export.graph.assembly import EMBEDDINGS
 from export.graph.weights import MATRICES
 from export.models.jinabert import JinaBertConfig, JinaBertModel
 from runtime.manifest import MANIFEST, MODEL

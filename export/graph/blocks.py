@@ -13,16 +13,16 @@ import numpy as np
 
 from export.graph.builder import BOOL, FLOAT, INT64, Builder, value
 from export.graph.layer import attention_end, attention_input, feed_forward, key, query
+from export.graph.linear import Rows, linear
 from export.graph.positions import Alibi, HeadBias, RelativeBias
-from export.graph.products import Rows, product
 from export.graph.tokens import Tokens
 from export.graph.weights import Arrays, Shape, Stacked
 from export.graph.windows import BLOCK, Grid, key_norms, window
 
-__all__ = ["long_layers"]
+__all__ = ["blockwise_layers"]
 
 
-def long_layers(
+def blockwise_layers(
     g: Builder,
     x: str,
     layers: Sequence[Arrays],
@@ -58,10 +58,10 @@ def _layer(
     grid: Grid,
     tokens: Tokens,
 ) -> str:
-    """Emit one layer; parameters as in long_layers."""
+    """Emit one layer; parameters as in blockwise_layers."""
     rows = attention_input(x, g, weights, shape, tokens)
     k = _by_head(g, key(g, rows, weights, shape, tokens), shape)
-    v = _by_head(g, product(g, rows, weights, "attention.self.value"), shape)
+    v = _by_head(g, linear(g, rows, weights, "attention.self.value"), shape)
     norms = key_norms(g, k) if isinstance(positions, Alibi) else ""
 
     # A Scan, not a Loop: it writes each turn's rows where they belong, and a Loop keeps them all and copies them then.

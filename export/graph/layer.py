@@ -1,4 +1,4 @@
-"""One encoder layer with all rows at once: what batches, and texts up to ``max_dense_tokens`` tokens, run through.
+"""One encoder layer with dense attention: what batches, and texts up to ``max_dense_tokens`` tokens, run through.
 
 MultiHeadAttention computes softmax(q·kᵀ + bias + mask)·v in one node, and its result for a text does not depend on
 its batch mates or on padding at its right. Products apart for q, k, v and for gate, up, because Split copies.
@@ -7,14 +7,14 @@ its batch mates or on padding at its right. Products apart for q, k, v and for g
 from __future__ import annotations
 
 from export.graph.builder import Builder
-from export.graph.products import Rows, product, unscaled_product
+from export.graph.linear import Rows, linear, unscaled_linear
 from export.graph.tokens import Tokens, normalize, rms_normalize
 from export.graph.weights import FORMS, Shape, Weights
 
-__all__ = ["attention_end", "attention_input", "feed_forward", "key", "query", "short_layer"]
+__all__ = ["attention_end", "attention_input", "dense_layer", "feed_forward", "key", "query"]
 
 
-def short_layer(
+def dense_layer(
     g: Builder, x: str, weights: Weights, shape: Shape, mask: str, bias: str, tokens: Tokens
 ) -> str:
     """Emit the layer.
@@ -33,7 +33,7 @@ def short_layer(
         "MultiHeadAttention",
         query(g, rows, weights, shape, tokens),
         key(g, rows, weights, shape, tokens),
-        product(g, rows, weights, "attention.self.value"),
+        linear(g, rows, weights, "attention.self.value"),
         "",
         mask,
         bias,
@@ -70,13 +70,13 @@ def query(g: Builder, rows: Rows, weights: Weights, shape: Shape, tokens: Tokens
     :param tokens: those of the rows.
     :return: name of float32 [..., hidden].
     """
-    q = product(g, rows, weights, "attention.self.query")
+    q = linear(g, rows, weights, "attention.self.query")
     return _norm_if_there(g, q, weights, "attention.self.layer_norm_q", shape, tokens)
 
 
 def key(g: Builder, rows: Rows, weights: Weights, shape: Shape, tokens: Tokens) -> str:
     """Emit the keys, with their norm if they have one; parameters and result as those of :func:`query`."""
-    k = product(g, rows, weights, "attention.self.key")
+    k = linear(g, rows, weights, "attention.self.key")
     return _norm_if_there(g, k, weights, "attention.self.layer_norm_k", shape, tokens)
 
 
@@ -92,7 +92,7 @@ def attention_end(g: Builder, context: str, x: str, weights: Weights, shape: Sha
     :return: name of float32 [..., hidden].
     """
     rows = Rows(context, shape.heads * shape.width, tokens.zero_points)
-    out = product(g, rows, weights, "attention.output.dense")
+    out = linear(g, rows, weights, "attention.output.dense")
     h = _norm_if_there(g, g("Add", out, x), weights, "attention.output.LayerNorm", shape, tokens)
     if "layer_norm_1.weight" in weights:
         h = _norm_if_there(g, g("Add", h, x), weights, "layer_norm_1", shape, tokens)
@@ -102,8 +102,8 @@ def attention_end(g: Builder, context: str, x: str, weights: Weights, shape: Sha
 def feed_forward(g: Builder, h: str, weights: Weights, shape: Shape, tokens: Tokens) -> str:
     """Emit LN(wo(GELU(gate(h)) * up(h)) + h), or wo(ReLU(up(RMSNorm(h)))) + h, by the parts that there are.
 
-    The scale of up's rows passes untouched through the product with GELU(gate), or ReLU, and through its quantisation,
-    so that it is multiplied in once, in ``hidden`` columns instead of ``intermediate``.
+    The scale of up's rows passes untouched through GELU(gate) * up, or ReLU, and through its quantisation, so that it
+    is multiplied in once, in ``hidden`` columns instead of ``intermediate``.
 
     :param g: where to write.
     :param h: float32 [..., hidden].
@@ -115,11 +115,11 @@ def feed_forward(g: Builder, h: str, weights: Weights, shape: Shape, tokens: Tok
     normalized = _pre_norm(g, h, weights, "mlp", shape)
     rows = Rows(normalized, shape.hidden, tokens.zero_points, _factor(weights, "mlp"))
     gated = any(f"mlp.gate.{form}" in weights for form in FORMS)
-    gate = product(g, rows, weights, "mlp.gate") if gated else None
-    up, up_scale = unscaled_product(g, rows, weights, "mlp.up")
+    gate = linear(g, rows, weights, "mlp.gate") if gated else None
+    up, up_scale = unscaled_linear(g, rows, weights, "mlp.up")
     activation = g("Relu", up) if gate is None else g("Mul", g("Gelu", gate), up)
     activated = Rows(activation, shape.intermediate, tokens.zero_points)
-    y, y_scale = unscaled_product(g, activated, weights, "mlp.wo")
+    y, y_scale = unscaled_linear(g, activated, weights, "mlp.wo")
     scales = [name for name in (up_scale, y_scale) if name is not None]
     if scales:
         y = g("Mul", y, scales[0] if len(scales) == 1 else g("Mul", *scales))

@@ -36,7 +36,7 @@ __all__ = [
 
 Arrays = Mapping[str, NDArray[Any]]  # part of a layer, e.g. "mlp.wo.bias" -> its value
 
-# The products of a layer in the order in which they run.
+# The linear layers of a layer in the order in which they run.
 MATRICES = (
     "attention.self.query",
     "attention.self.key",
@@ -47,7 +47,7 @@ MATRICES = (
     "mlp.wo",
 )
 # Forms of a linear layer: its matrix "NAME.int8" or "NAME.wide" (int8 with 8 or 16 bits for each activation, see
-# products.py), with "NAME.scale", or "NAME.fp32".
+# linear.py), with "NAME.scale", or "NAME.fp32".
 FORMS = ("int8", "wide", "fp32")
 WEIGHT_LIMIT = 127
 PAIR_SUM_LIMIT = 128  # 255 * 128 = 32640 <= 32767
@@ -105,7 +105,7 @@ class Selectable(Direct):
         :param g: the graph.
         :param prefix: of the layer's names.
         :param arrays: its parts, each matrix in fp32 and in int8.
-        :param forms: int64 [products], for each product its place in FORMS.
+        :param forms: int64 [linear layers], for each its place in FORMS.
         :param places: where in it each matrix of the layer is.
         """
         super().__init__(g, prefix, arrays)

@@ -9,7 +9,7 @@ import numpy as np
 from export import verify
 from export.graph.builder import FLOAT, UINT8, Builder, value
 from export.graph.encoder import Encoder
-from export.graph.products import Rows, product
+from export.graph.linear import Rows, linear
 from export.graph.tokens import ZERO_POINT
 from export.graph.weights import FORMS, Direct, quantized
 
@@ -41,15 +41,15 @@ def costs(encoder: Encoder, threads: int) -> dict[tuple[str, str], Cost]:
 
 
 def _milliseconds(shape: tuple[int, ...], form: str, threads: int) -> float:
-    """The fastest of some runs of a product alone."""
+    """The fastest of some runs of a linear layer alone."""
     part = "mlp.wo"  # the name says nothing here
     matrix = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     weights = Direct(g := Builder(), "", quantized({part + ".fp32": matrix}, {part: form}))
     rows = Rows("x", shape[0], "zero_points")
-    product(g, rows, weights, part)
+    linear(g, rows, weights, part)
     g.nodes[-1].output[0] = "y"
     inputs = [value("x", FLOAT, [ROWS, shape[0]]), value("zero_points", UINT8, [ROWS, 1])]
-    model = g.model("product", inputs, [value("y", FLOAT, [ROWS, shape[1]])])
+    model = g.model("linear", inputs, [value("y", FLOAT, [ROWS, shape[1]])])
     session = verify.open_session(model.SerializeToString(), threads)
     x = np.random.default_rng(1).standard_normal((ROWS, shape[0])).astype(np.float32)
     feed = {"x": x, "zero_points": np.full((ROWS, 1), ZERO_POINT, np.uint8)}

@@ -56,7 +56,7 @@ def observe(
     :param threads: of one operator.
     :return: layer number and key of GROUPS -> what was seen.
     """
-    model = graph.build(encoder, precision="fp32", blocked=False)
+    model = graph.build(encoder, precision="fp32", blockwise=False)
     taken = {node.input[1]: node.input[0] for node in model.graph.node if node.op_type == "MatMul"}
     inputs = {
         (layer, group): taken[f"encoder.layer.{layer}.{matrices[-1]}.fp32"]

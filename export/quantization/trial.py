@@ -24,7 +24,7 @@ class Trial:
         :param work: an existing folder, for the graph.
         :param threads: of one operator.
         """
-        self.names = graph.product_names(encoder)
+        self.names = graph.linear_names(encoder)
         (path, *_) = folder.save_model(graph.build_selectable(encoder), work)
         self._session = verify.open_session(path, threads)
 

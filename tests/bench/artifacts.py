@@ -158,7 +158,7 @@ class Artifacts:
     def _unblocked_graph(self) -> Any:
         from export import checkpoint, graph
 
-        return graph.build(checkpoint.load_model(self.checkpoint).export_weights(), blocked=False)
+        return graph.build(checkpoint.load_model(self.checkpoint).export_weights(), blockwise=False)
 
     def _write(self, model: Any, folder: Path, changes: dict[str, Any]) -> None:
         """Write a model folder whose manifest differs from ours in `changes`."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from export.checkpoint import load_model
-from export.graph import MAX_DENSE_TOKENS, build, build_selectable, product_names
+from export.graph import MAX_DENSE_TOKENS, build, build_selectable, linear_names
 from export.graph.encoder import Encoder
 from export.graph.weights import FORMS, MATRICES, quantize_matrix, quantized
 from tests.export.test_graph import run, session, tokens, unit
@@ -21,13 +21,13 @@ def encoder(request: pytest.FixtureRequest) -> Encoder:
 
 def mixed_forms(encoder: Encoder) -> dict[str, str]:
     """Products of all three forms, in the same place of different layers and in the same layer."""
-    names = product_names(encoder)
+    names = linear_names(encoder)
     return {name: ("int8", "wide", "fp32", "int8", "fp32")[number % 5] for number, name in enumerate(names)}
 
 
 def test_products_of_mixed_forms(encoder: Encoder) -> None:
     forms = mixed_forms(encoder)
-    graph, dense = session(build(encoder, forms=forms)), session(build(encoder, forms=forms, blocked=False))
+    graph, dense = session(build(encoder, forms=forms)), session(build(encoder, forms=forms, blockwise=False))
     fp32, int8 = (session(build(encoder, precision=precision)) for precision in ("fp32", "int8"))
     for length in (2, 30, 700, MAX_DENSE_TOKENS + 200):
         ids = tokens(length)
@@ -44,7 +44,7 @@ def test_sixteen_bits_for_activations_leave_the_error_of_the_weights(
         {**arrays, **{f"{name}.fp32": int8[name + ".int8"] * int8[name + ".scale"] for name in MATRICES}}
         for arrays, int8 in zip(encoder.layers, rounded, strict=True)
     ]
-    forms = dict.fromkeys(product_names(encoder)[1:], "wide")
+    forms = dict.fromkeys(linear_names(encoder)[1:], "wide")
     wide = session(build(encoder, forms=forms))
     reference = session(build(dataclasses.replace(encoder, layers=exact), precision="fp32"))
     for length in (30, MAX_DENSE_TOKENS + 200):
@@ -79,18 +79,18 @@ def test_a_factor_changes_no_vector_but_for_rounding(encoder: Encoder, part: str
 def test_a_selectable_graph_is_each_of_its_choices(encoder: Encoder) -> None:
     graph = session(build_selectable(encoder))
     ids = tokens(40)
-    names = product_names(encoder)
+    names = linear_names(encoder)
     for forms in (dict.fromkeys(names, "fp32"), dict.fromkeys(names, "int8"), mixed_forms(encoder)):
         chosen = np.array([FORMS.index(forms[name]) for name in names])
         feed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "forms": chosen}
-        expected = run(session(build(encoder, forms=forms, blocked=False)), ids)
+        expected = run(session(build(encoder, forms=forms, blockwise=False)), ids)
         # Not to the bit: the scale of up's rows is multiplied in before, not after, the next product.
         assert (unit(graph.run(None, feed)[0]) * unit(expected)).sum() > 0.9999
 
 
 @pytest.mark.parametrize("form", ["wide", "mixed"])
 def test_padding_and_batch_mates_change_no_bit(encoder: Encoder, form: str) -> None:
-    forms = mixed_forms(encoder) if form == "mixed" else dict.fromkeys(product_names(encoder), form)
+    forms = mixed_forms(encoder) if form == "mixed" else dict.fromkeys(linear_names(encoder), form)
     graph = session(build(encoder, forms=forms))
     texts = [tokens(length, seed=length)[0] for length in (2, 7, 64, 65, 300, 511)]
     ids = np.zeros((len(texts), 520), np.int64)

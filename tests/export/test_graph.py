@@ -13,7 +13,7 @@ import torch
 
 from export.checkpoint import load_model
 from export.folder import save_model
-from export.graph import MAX_DENSE_TOKENS, build, max_dense_tokens, product_names
+from export.graph import MAX_DENSE_TOKENS, build, linear_names, max_dense_tokens
 from export.graph.builder import FLOAT, Builder, value
 from export.graph.encoder import Encoder
 from export.graph.tokens import Tokens, normalize
@@ -115,7 +115,7 @@ def test_both_branches_agree(loaded: tuple[EncoderModel, Encoder]) -> None:
     _, encoder = loaded
     for precision, worst in (("fp32", 1 - 1e-6), ("int8", 0.9999)):
         blocked = session(build(encoder, precision=precision))
-        plain = session(build(encoder, precision=precision, blocked=False))
+        plain = session(build(encoder, precision=precision, blockwise=False))
         ids = tokens(MAX_DENSE_TOKENS + 200)
         assert (unit(run(blocked, ids)) * unit(run(plain, ids))).sum() > worst
 
@@ -161,12 +161,12 @@ def test_stacks_take_no_room_on_disk(tiny_checkpoint: Path, tmp_path: Path) -> N
     for blocked in (False, True):
         folder = tmp_path / str(blocked)
         folder.mkdir()
-        save_model(build(encoder, precision="fp32", blocked=blocked), folder)
+        save_model(build(encoder, precision="fp32", blockwise=blocked), folder)
         sizes[blocked] = (folder / "model.onnx.data").stat().st_size
         stored = onnx.load(folder / "model.onnx")
         expected = {
             tensor.name: tensor
-            for tensor in build(encoder, precision="fp32", blocked=blocked).graph.initializer
+            for tensor in build(encoder, precision="fp32", blockwise=blocked).graph.initializer
         }
         for tensor in stored.graph.initializer:
             np.testing.assert_array_equal(
@@ -178,11 +178,11 @@ def test_stacks_take_no_room_on_disk(tiny_checkpoint: Path, tmp_path: Path) -> N
 
 def test_one_product_alone_can_be_quantised(loaded: tuple[EncoderModel, Encoder]) -> None:
     _, encoder = loaded
-    names = product_names(encoder)
+    names = linear_names(encoder)
     assert len(names) == 1 + 2 * len(encoder.matrices)
     assert len(set(names)) == len(names)
     for name in (names[0], names[5], names[-1]):
-        graph = build(encoder, forms={name: "int8"}, blocked=False)
+        graph = build(encoder, forms={name: "int8"}, blockwise=False)
         stored = {
             tensor.name for tensor in graph.graph.initializer if tensor.data_type == onnx.TensorProto.INT8
         }

@@ -126,7 +126,7 @@ def test_any_bound_is_kept_whatever_the_weights(hard: Path, bound: float) -> Non
         (unit(run(exact, ids)) * unit(run(found, ids))).sum() for ids in (np.array([text]) for text in judged)
     ]
     assert min(cosines) >= bound
-    assert set(made.sensitivities) == set(graph.product_names(encoder))
+    assert set(made.sensitivities) == set(graph.linear_names(encoder))
     if bound < 0.99999:
         assert set(made.forms.values()) != {"fp32"}
 

@@ -1,9 +1,9 @@
-"""The whole graph: embeddings, then all layers at once for short texts, or in blocks for a long one.
+"""The whole graph: embeddings, then all layers with dense attention for short texts, or blockwise for a long one.
 
 The layers are written out twice, in the two branches of one If:
 
-* batches, and texts of up to ``max_dense_tokens`` tokens: ``layer.short_layer``;
-* one text of more than that, without padding: ``blocks.long_layers``.
+* batches, and texts of up to ``max_dense_tokens`` tokens: ``layer.dense_layer``;
+* one text of more than that, without padding: ``blocks.blockwise_layers``.
 
 The branch depends on nothing but a text's own length as long as such texts run alone, as the runtime runs them.
 """
@@ -16,10 +16,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import onnx
 
-from export.graph.blocks import long_layers
+from export.graph.blocks import blockwise_layers
 from export.graph.builder import FLOAT, INT32, INT64, Builder, value
 from export.graph.encoder import Encoder
-from export.graph.layer import short_layer
+from export.graph.layer import dense_layer
 from export.graph.positions import Alibi
 from export.graph.tokens import Tokens, normalize, rms_normalize
 from export.graph.weights import (
@@ -33,11 +33,11 @@ from export.graph.weights import (
 )
 from export.graph.windows import grid
 
-__all__ = ["EMBEDDINGS", "MAX_DENSE_TOKENS", "build", "build_selectable", "max_dense_tokens", "product_names"]
+__all__ = ["EMBEDDINGS", "MAX_DENSE_TOKENS", "build", "build_selectable", "linear_names", "max_dense_tokens"]
 
 MAX_DENSE_TOKENS = 1024  # about where blocks begin to be faster than one piece
-ALONE_HEADS = 8  # that MAX_DENSE_TOKENS is right for
-EMBEDDINGS = "embeddings.word_embeddings"  # the embedding table's name among the products
+DENSE_HEADS = 8  # that MAX_DENSE_TOKENS is right for
+EMBEDDINGS = "embeddings.word_embeddings"  # the embedding table's name among the linear layers
 
 
 def max_dense_tokens(heads: int) -> int:
@@ -47,15 +47,15 @@ def max_dense_tokens(heads: int) -> int:
     :return: MAX_DENSE_TOKENS with up to 8 heads; with more heads so many fewer that the scores, heads x tokens²,
         take the same memory.
     """
-    most = math.isqrt(MAX_DENSE_TOKENS**2 * ALONE_HEADS // max(ALONE_HEADS, heads))
+    most = math.isqrt(MAX_DENSE_TOKENS**2 * DENSE_HEADS // max(DENSE_HEADS, heads))
     return most - most % 64
 
 
-def product_names(encoder: Encoder) -> list[str]:
+def linear_names(encoder: Encoder) -> list[str]:
     """What can be quantised.
 
     :param encoder: what the graph is built from.
-    :return: the embedding table and every product with weights, in the order in which they run.
+    :return: the embedding table and every linear layer, in the order in which they run.
     """
     layers = range(len(encoder.layers))
     return [EMBEDDINGS, *(f"encoder.layer.{i}.{name}" for i in layers for name in encoder.matrices)]
@@ -66,57 +66,57 @@ def build(
     *,
     precision: str = "int8",
     forms: Mapping[str, str] | None = None,
-    blocked: bool = True,
+    blockwise: bool = True,
 ) -> onnx.ModelProto:
     """Build the graph that ships.
 
     :param encoder: sizes and weights, from ``export_weights`` of the torch module.
-    :param precision: "int8" or "fp32": the form of all products, where forms is None.
-    :param forms: names out of product_names -> form out of FORMS; fp32 for those left out.
-    :param blocked: False leaves the branch for long texts out.
+    :param precision: "int8" or "fp32": the form of all linear layers, where forms is None.
+    :param forms: names out of linear_names -> form out of FORMS; fp32 for those left out.
+    :param blockwise: False leaves the branch for long texts out.
     :return: inputs ``input_ids``, ``attention_mask`` int64 [batch, sequence]; output ``last_hidden_state`` float32
         [batch, sequence, hidden]; needs onnxruntime's com.microsoft operators.
     """
     if forms is None:
-        forms = dict.fromkeys(product_names(encoder), precision)
+        forms = dict.fromkeys(linear_names(encoder), precision)
     layers = [
         quantized(arrays, {name: forms.get(f"encoder.layer.{i}.{name}", "fp32") for name in encoder.matrices})
         for i, arrays in enumerate(encoder.layers)
     ]
     g = Builder()
     int8_table = forms.get(EMBEDDINGS, "fp32") != "fp32"
-    if not blocked:
-        _short(g, encoder, lambda: store(g, layers), int8_table, g("Shape", "input_ids"))
+    if not blockwise:
+        _dense(g, encoder, lambda: store(g, layers), int8_table, g("Shape", "input_ids"))
         return _model(g, encoder, [])
-    short, long = Builder(g), Builder(g)
+    dense, blocks = Builder(g), Builder(g)
     axes: list[str | int | None] = [None, None, encoder.shape.hidden]
     sizes = g("Shape", "input_ids")
-    short_output = _short(short, encoder, lambda: store(short, layers), int8_table, sizes)
-    long_output = _long(long, encoder, layers, int8_table)
+    dense_output = _dense(dense, encoder, lambda: store(dense, layers), int8_table, sizes)
+    block_output = _blockwise(blocks, encoder, layers, int8_table)
     g(
         "If",
-        _is_long(g, sizes, max_dense_tokens(encoder.shape.heads)),
-        then_branch=long.graph("long", [], [value(long_output, FLOAT, axes)]),
-        else_branch=short.graph("short", [], [value(short_output, FLOAT, axes)]),
+        _is_blockwise(g, sizes, max_dense_tokens(encoder.shape.heads)),
+        then_branch=blocks.graph("blockwise", [], [value(block_output, FLOAT, axes)]),
+        else_branch=dense.graph("dense", [], [value(dense_output, FLOAT, axes)]),
     )
     return _model(g, encoder, [])
 
 
 def build_selectable(encoder: Encoder) -> onnx.ModelProto:
-    """Build a graph that has every product in every form, for export.quantization to try them out.
+    """Build a graph that has every linear layer in every form, for export.quantization to try them out.
 
     :param encoder: sizes and weights; those that are not rounded to int8 yet are rounded to nearest.
     :return: the graph of :func:`build` without the branch for long texts, with one more input ``forms``: for each of
-        product_names its form as a place in FORMS, int64 [products]. The embedding table has no form "wide".
+        linear_names its form as a place in FORMS, int64 [linear layers]. The embedding table has no form "wide".
     """
-    g, names = Builder(), product_names(encoder)
+    g, names = Builder(), linear_names(encoder)
     weights: list[Weights] = []
     for i, arrays in enumerate(encoder.layers):
         int8 = quantized(arrays, dict.fromkeys(encoder.matrices, "int8"))
         prefix = f"encoder.layer.{i}."
         places = {name: names.index(prefix + name) for name in encoder.matrices}
         weights.append(Selectable(g, prefix, {**arrays, **int8}, "forms", places))
-    _short(g, encoder, lambda: weights, None, g("Shape", "input_ids"))
+    _dense(g, encoder, lambda: weights, None, g("Shape", "input_ids"))
     return _model(g, encoder, [value("forms", INT64, [len(names)])])
 
 
@@ -171,7 +171,7 @@ def _rows_of_table(g: Builder, encoder: Encoder, ids: str, int8: bool) -> str:
     return rows
 
 
-def _short(
+def _dense(
     g: Builder, encoder: Encoder, layers: Callable[[], Sequence[Weights]], int8_table: bool | None, shape: str
 ) -> str:
     batch, tokens_of_each = g("Split", shape, num_outputs=2, outputs=2)
@@ -180,11 +180,11 @@ def _short(
     mask = g("Cast", "attention_mask", to=INT32)
     bias = encoder.positions.dense(g, g("Gather", shape, np.int64(1)))
     for weights in layers():
-        x = short_layer(g, x, weights, encoder.shape, mask, bias, tokens)
+        x = dense_layer(g, x, weights, encoder.shape, mask, bias, tokens)
     return _final_norm(g, encoder, x)
 
 
-def _long(g: Builder, encoder: Encoder, layers: Sequence[Arrays], int8_table: bool) -> str:
+def _blockwise(g: Builder, encoder: Encoder, layers: Sequence[Arrays], int8_table: bool) -> str:
     ids = g("Squeeze", "input_ids", np.array([0]))
     length = g("Size", ids)
     positions = encoder.positions
@@ -192,14 +192,14 @@ def _long(g: Builder, encoder: Encoder, layers: Sequence[Arrays], int8_table: bo
     padding = g("Concat", np.array([0]), g("Unsqueeze", g("Sub", blocks.rows, length), np.array([0])), axis=0)
     tokens = Tokens.counted(g, None, g("Unsqueeze", blocks.rows, np.array([0])))
     x = _embed(g, encoder, g("Pad", ids, padding), int8_table, tokens)
-    y = _final_norm(g, encoder, long_layers(g, x, layers, encoder.shape, positions, blocks, tokens))
+    y = _final_norm(g, encoder, blockwise_layers(g, x, layers, encoder.shape, positions, blocks, tokens))
     kept = g.slice(y, np.array([0]), g("Unsqueeze", length, np.array([0])), [0])
     result: str = g("Unsqueeze", kept, np.array([0]))
     return result
 
 
-def _is_long(g: Builder, shape: str, limit: int) -> str:
-    """Whether it is a long text in a batch of one, without padding; in few nodes, since short texts pay for them.
+def _is_blockwise(g: Builder, shape: str, limit: int) -> str:
+    """Whether it is one text of more than ``limit`` tokens without padding; in few nodes, since short texts pay.
 
     :param g: where to write.
     :param shape: int64 [2], batch and length.

@@ -1,4 +1,4 @@
-"""A product with a matrix of weights, in fp32 or in int8, whichever form the weights are in.
+"""A linear layer, in fp32 or in int8, whichever form its weights are in.
 
 int8: weights symmetric, one scale per output channel (weights.py); activations one scale per row, that is per token,
 computed in the graph from that row alone, so that no other row, text or padding has a say in it:
@@ -10,8 +10,8 @@ bfloat16 is off by 2^-8 at most, so the factor keeps all values in range. It cos
 the last bit of an activation, which differs between processors, all but never reaches a scale and through it all
 values of the row.
 
-wide: what q_ij leaves of x_ij is quantised once more, with the scale s_i / 254, and goes through the same int8 product:
-activations of 16 bits for two products instead of one. It pays where few channels of a token are far larger than the
+wide: what q_ij leaves of x_ij is quantised once more, with the scale s_i / 254, and goes through the same int8 matmul:
+activations of 16 bits for two matmuls instead of one. It pays where few channels of a token are far larger than the
 others, which 8 bits then round to little.
 """
 
@@ -26,14 +26,14 @@ from export.graph.builder import BFLOAT16, FLOAT, Builder, value
 from export.graph.tokens import ZERO_POINT
 from export.graph.weights import FORMS, Weights
 
-__all__ = ["Rows", "product", "unscaled_product"]
+__all__ = ["Rows", "linear", "unscaled_linear"]
 
 REST = 254  # half a step is the most that rounding leaves: 127 steps of this part
 
 
 @dataclass
 class Rows:
-    """An activation [..., width] on its way into products; quantised at most once, when first asked for."""
+    """An activation [..., width] on its way into linear layers; quantised at most once, when first asked for."""
 
     name: str  # of the fp32 value
     width: int
@@ -74,7 +74,7 @@ class Rows:
         return result
 
 
-def unscaled_product(g: Builder, rows: Rows, weights: Weights, part: str) -> tuple[str, str | None]:
+def unscaled_linear(g: Builder, rows: Rows, weights: Weights, part: str) -> tuple[str, str | None]:
     """Multiply, without the scale of the rows and without the bias.
 
     :param g: where to write.
@@ -113,7 +113,7 @@ def _in_form(g: Builder, rows: Rows, weights: Weights, part: str, form: str) -> 
         return g("MatMul", rows.name, weights(form)), None
     quantized, scale = rows.quantize(g)
     wide = form == part + ".wide"
-    if wide:  # one product of twice the rows: two would keep the matrix in memory twice
+    if wide:  # one matmul of twice the rows: two would keep the matrix in memory twice
         quantized = g("Concat", quantized, rows.quantize_rest(g), axis=0)
     matrix, channel_scale = weights(form), weights(part + ".scale")
     result = g("MatMulIntegerToFloat", quantized, matrix, np.float32(1), channel_scale, np.uint8(ZERO_POINT))
@@ -123,7 +123,7 @@ def _in_form(g: Builder, rows: Rows, weights: Weights, part: str, form: str) -> 
     return result, scale
 
 
-def product(g: Builder, rows: Rows, weights: Weights, part: str) -> str:
+def linear(g: Builder, rows: Rows, weights: Weights, part: str) -> str:
     """Multiply, and add the bias if there is one.
 
     :param g: where to write.
@@ -132,7 +132,7 @@ def product(g: Builder, rows: Rows, weights: Weights, part: str) -> str:
     :param part: which matrix.
     :return: name of float32 [..., outputs].
     """
-    result, scale = unscaled_product(g, rows, weights, part)
+    result, scale = unscaled_linear(g, rows, weights, part)
     if scale is not None:
         result = g("Mul", result, scale)
     if part + ".bias" in weights:
