@@ -97,7 +97,7 @@ def run(settings: Settings, progress: Progress) -> dict[str, object]:
             straight = Path(work) / "model"
             run(dataclasses.replace(settings, output=straight, rotate=False), progress)
             return rotate.rotate(straight, settings.output, corpus, force=settings.force, progress=progress)
-    checkpoint_folder = source.resolve(settings.source, settings.revision)
+    checkpoint_folder = source.resolve(settings.source, settings.revision, progress)
     progress(f"loading {settings.source}")
     stated = declared.read_declared(checkpoint_folder)
     notes = list(stated.notes)

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
+from export import hub
 from export.errors import ExportError
-from export.quiet import quiet
 
 __all__ = ["provenance", "resolve"]
 
-# What an export reads; the rest of a repository (other frameworks, ONNX files, remote code) is not fetched.
-_FILES = ("config.json", "tokenizer_config.json", "tokenizer.json", "vocab.txt")
-_SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model-*.safetensors")
-_PICKLED_WEIGHTS = ("pytorch_model.bin",)
 _HUB_NAME = re.compile(r"(?P<name>[\w][\w.-]*/[\w][\w.-]*)(@(?P<revision>[\w][\w./-]*))?", re.ASCII)
-# Seconds until a silent network counts as none.
-_TIMEOUT = 5.0
 
 
-def resolve(source: str, revision: str | None = None) -> Path:
+def resolve(
+    source: str, revision: str | None = None, progress: Callable[[str], None] = lambda line: None
+) -> Path:
     """Find the folder of a checkpoint, fetching it where it is a hub name.
 
     :param source: a folder in Hugging Face layout, or a hub name such as ``jinaai/jina-embeddings-v2-small-en``,
         with ``@REVISION`` behind it for a branch, tag or commit.
     :param revision: the revision of a hub name, if not in ``source``.
+    :param progress: gets a line for what is fetched.
     :return: the folder.
     :raises ExportError: there is no such folder, no such name, or no network.
     """
@@ -45,7 +43,7 @@ def resolve(source: str, revision: str | None = None) -> Path:
         )
     if revision is not None and match["revision"] is not None:
         raise ExportError(f"{source!r} and revision {revision!r} both name a revision: give one")
-    return _fetch(match["name"], revision or match["revision"])
+    return hub.fetch(match["name"], revision or match["revision"], progress)
 
 
 def provenance(source: str, folder: Path) -> dict[str, str | None]:
@@ -60,43 +58,3 @@ def provenance(source: str, folder: Path) -> dict[str, str | None]:
         # The cache of huggingface_hub keeps each commit in snapshots/COMMIT.
         return {"name": match["name"], "revision": folder.name}
     return {"name": folder.resolve().name, "revision": None}
-
-
-def _fetch(name: str, revision: str | None) -> Path:
-    import requests
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub import errors as hub
-
-    def download(commit: str | None, weights: tuple[str, ...], *, offline: bool = False) -> Path:
-        patterns = [*_FILES, *weights]
-        return Path(
-            snapshot_download(name, revision=commit, allow_patterns=patterns, local_files_only=offline)
-        )
-
-    try:
-        with quiet(["huggingface_hub", "urllib3"]):
-            try:
-                # snapshot_download asks this too, but without a time limit.
-                commit = HfApi().model_info(name, revision=revision, timeout=_TIMEOUT).sha
-            except (requests.ConnectionError, requests.Timeout, hub.OfflineModeIsEnabled):
-                # Where it was fetched before, the cache will do.
-                return download(revision, (*_SAFE_WEIGHTS, *_PICKLED_WEIGHTS), offline=True)
-            folder = download(commit, _SAFE_WEIGHTS)
-            return folder if any(folder.glob("*.safetensors")) else download(commit, _PICKLED_WEIGHTS)
-    except hub.GatedRepoError:
-        raise ExportError(
-            f"{name} is gated on the hub: log in with `hf auth login`, or pass a folder"
-        ) from None
-    except hub.RevisionNotFoundError:
-        raise ExportError(f"{name} has no revision {revision!r} on the hub") from None
-    except hub.RepositoryNotFoundError:
-        raise ExportError(f"{name} is neither a folder here nor a model on the hub: check the name") from None
-    except hub.HFValidationError as error:
-        raise ExportError(f"{name!r} is not a hub name ({error})") from None
-    except (hub.LocalEntryNotFoundError, requests.ConnectionError, requests.Timeout):
-        raise ExportError(
-            f"{name} is not a folder here, and the hub cannot be reached: fetch the model where there is a network "
-            f"(hf download {name} --local-dir DIR) and pass that folder instead of the name"
-        ) from None
-    except (hub.HfHubHTTPError, requests.RequestException, OSError) as error:
-        raise ExportError(f"{name} could not be fetched ({error}): try again, or pass a folder") from None

@@ -21,6 +21,7 @@ NEED_EXTRA = {
         "distill",
         "forms",
         "graph",
+        "hub",
         "jinabert",
         "models",
         "official",
