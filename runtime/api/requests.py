@@ -124,6 +124,7 @@ EMBEDDING_REQUEST = RequestType(
             EMBEDDING_TYPES,
             "Jina's name of encoding_format; wins when given. binary and ubinary are the signs, eight to a byte (the "
             "first in its highest bit), as int8 (the byte less 128) and uint8",
+            aliases={"encoding_type": None},
         ),
         _dimensions(),
         boolean("normalized", NORMALIZED, aliases={"normalize": None}),
@@ -152,6 +153,8 @@ EMBEDDING_REQUEST = RequestType(
         refused("add_special_tokens", "vectors are made with special tokens", (True,)),
         refused("return_multivector", "a vector a text is given", (False,)),
         refused("return_token_embeddings", "a vector a text is given", (False,)),
+        refused("modality", "only texts are embedded here", ("text",)),
+        refused("stream", "an answer is sent as a whole", (False,)),
         refused("output_dtype", "use embedding_type for other forms", ("float",)),
         refused("embed_dtype", "numbers are float32", ("float32",)),
         refused("endianness", "base64 is of little-endian float32", ("little", "native")),
@@ -164,6 +167,10 @@ EMBEDDING_REQUEST = RequestType(
         ignored("service_tier"),
         ignored("store"),
         ignored("mm_processor_kwargs"),
+        ignored("prompt_cache_key"),
+        ignored("cache_salt"),
+        ignored("keep_alive"),
+        ignored("timeout"),
     ),
     {"input": ["hello", "world"]},
 )  # fmt: skip
@@ -373,6 +380,11 @@ def default(document: object, context: Context) -> Answer:
     except ServiceError as error:
         error.in_tei_form = tei
         raise
+
+
+def message(document: object, context: Context) -> Answer:
+    """A request that has no path: of a direct invocation or of a queue. It is answered with an object."""
+    return embeddings(document, context)
 
 
 def _embed(values: Values, context: Context) -> Computation:

@@ -137,7 +137,7 @@ def _deliver(
         if isinstance(document, dict) and document.get("Type") == "Notification" and "Message" in document:
             inside = document["Message"]  # SNS's envelope, unless the subscription asks for raw delivery
             document = parse(inside if isinstance(inside, str) else "", {}, {}, limits.max_body_bytes)
-        _, answer = service.respond(requests.default, document)
+        _, answer = service.respond(requests.message, document)
         deliver(name, json.loads(answer))
     except ServiceError as error:
         sys.stderr.write(f"message {name}: {error}\n")

@@ -94,7 +94,7 @@ class Service:
         :return: the answer's JSON; or {"error": ...}, with the status that HTTP would have.
         """
         try:
-            found: dict[str, Any] = json.loads(self.respond(requests.default, document)[1])
+            found: dict[str, Any] = json.loads(self.respond(requests.message, document)[1])
         except ServiceError as error:
             status, body = error.openai()
             found = {"error": {**body["error"], "status": status}}

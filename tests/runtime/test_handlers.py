@@ -59,6 +59,7 @@ def test_an_error_without_http_has_a_status(service: Service) -> None:
     error = service.answer({"input": "a", "max_length": 2})["error"]
     assert (error["status"], error["code"], error["param"]) == (400, "invalid_max_length", "max_length")
     assert service.answer(None)["error"]["status"] == 400
+    assert "did you mean input?" in service.answer({"inputs": "a"})["error"]["message"]
 
 
 def test_importing_settings_loads_no_model() -> None:
