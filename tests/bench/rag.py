@@ -6,7 +6,9 @@ results are ten documents or ten chunks: what a generating model would be given 
 
 XQuAD took five paragraphs of each of 48 articles, one after the other. A document is a paragraph here, as its
 judgements want it, and late chunking reads the five of an article in one pass. CISI's documents are abstracts, each on
-its own.
+its own. The meetings are the shortest of QMSum's test set (tests/bench/sources.py), where people say "it" and "that" of
+what was named minutes ago: a document is some turns in a row of at least SEGMENT_WORDS, late chunking reads a whole
+meeting in one pass, and what answers a question is every document with a turn that QMSum's annotators marked for it.
 
 Where the environment variable JINABERT_BENCH_POSTGRES holds the address of a PostgreSQL with pgvector
 ("postgresql://user@host/database"), the vectors are stored and asked for there too, and both must find the same.
@@ -21,13 +23,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import accumulate
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from runtime import Embedder
 from runtime.chunking import find_spans
-from tests.bench import minilm, stores
+from tests.bench import minilm, sources, stores
 from tests.bench.report import Chart, Result, Table, figure
 from tests.bench.settings import Settings
 from tests.paths import SHARED
@@ -38,6 +42,9 @@ if TYPE_CHECKING:
 __all__ = ["Corpus", "Scores", "judge", "load", "rag"]
 
 CORPORA = {"xquad_en": 5, "cisi": 1}  # name -> documents in a row that late chunking reads in one pass
+MEETINGS = "meetings"
+SHORTEST = 12  # meetings
+SEGMENT_WORDS = 150
 CHUNK_TOKENS = 64
 CUTOFFS = (1, 5, 10)
 PLAIN, LATE, WHOLE = "plain chunks", "late chunks", "whole documents"
@@ -55,7 +62,7 @@ class Corpus:
     documents: list[str]
     queries: list[str]
     answers: list[set[int]]  # for each query, numbers of documents
-    in_a_row: int  # documents that belong together
+    groups: list[int]  # how many documents in a row belong together
 
 
 @dataclass
@@ -68,12 +75,15 @@ class Scores:
 
 
 def load(name: str, quick: bool = False) -> Corpus:
-    """Read a corpus in BEIR form.
+    """Read a corpus in BEIR form, or the meetings.
 
-    :param name: folder in ../shared/data/retrieval.
+    :param name: folder in ../shared/data/retrieval, or MEETINGS.
     :param quick: the first documents alone.
     :return: it; queries that no document answers are left out.
+    :raises sources.SourceError: the meetings were not fetched.
     """
+    if name == MEETINGS:
+        return meetings(1 if quick else SHORTEST)
     folder = SHARED / "data" / "retrieval" / name
     documents, queries = (
         [json.loads(line) for line in (folder / f"{part}.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -91,8 +101,42 @@ def load(name: str, quick: bool = False) -> Corpus:
         [" ".join(filter(None, (document.get("title"), document["text"]))) for document in documents],
         [query["text"] for query in asked],
         [answers[query["_id"]] for query in asked],
-        CORPORA[name],
+        _groups(len(documents), CORPORA[name]),
     )
+
+
+def meetings(count: int, folder: Path = sources.DATA) -> Corpus:
+    """
+    :param count: of the shortest meetings.
+    :param folder: see sources.read.
+    :return: their turns in documents, and the questions about parts of them.
+    :raises sources.SourceError: they were not fetched.
+    """
+    found = Corpus([], [], [], [])
+    every = [json.loads(line) for line in sources.read("QMSum", folder).split("\n") if line]
+    for meeting in sorted(every, key=lambda meeting: len(str(meeting["meeting_transcripts"])))[:count]:
+        first, of_turn, words = len(found.documents), [], 0
+        lines: list[str] = []
+        turns = meeting["meeting_transcripts"]
+        for number, turn in enumerate(turns):
+            lines.append(f"{turn['speaker']}: {turn['content']}")
+            words += len(lines[-1].split())
+            of_turn.append(len(found.documents))
+            if words >= SEGMENT_WORDS or number == len(turns) - 1:
+                found.documents.append("\n".join(lines))
+                lines, words = [], 0
+        found.groups.append(len(found.documents) - first)
+        for question in meeting["specific_query_list"]:
+            spans = [range(int(start), int(end) + 1) for start, end in question["relevant_text_span"]]
+            found.queries.append(question["query"])
+            found.answers.append({of_turn[turn] for span in spans for turn in span if turn < len(of_turn)})
+    return found
+
+
+def _groups(documents: int, size: int) -> list[int]:
+    """Groups of a size, and what is left."""
+    whole, left = divmod(documents, size)
+    return [size] * whole + [left] * bool(left)
 
 
 def split(embedder: Embedder, documents: Sequence[str]) -> list[list[tuple[int, int]]]:
@@ -122,9 +166,10 @@ def late(embedder: Embedder, corpus: Corpus, spans: list[list[tuple[int, int]]])
     :return: [chunks, D] in the order of documents and spans.
     """
     vectors = []
-    for first in range(0, len(corpus.documents), corpus.in_a_row):
+    ends = list(accumulate(corpus.groups))
+    for first, end in zip([0, *ends], ends, strict=False):
         text, moved = "", []
-        for number in range(first, min(first + corpus.in_a_row, len(corpus.documents))):
+        for number in range(first, end):
             moved += [(start + len(text), end + len(text)) for start, end in spans[number]]
             text += corpus.documents[number] + "\n\n"
         vectors += [chunk.vector for chunk in embedder.encode_chunks(text, spans=moved)]
@@ -175,8 +220,12 @@ def rag(settings: Settings) -> Result:
             result.notes.append(f"without all-MiniLM-L6-v2: {error}")
     with Embedder(settings.artifacts.model, threads=settings.threads) as embedder:
         names = {OURS: embedder.manifest.name, MINILM: "all-MiniLM-L6-v2 int8"}
-        for name in (name for name in CORPORA if not settings.cases or name in settings.cases):
-            corpus = load(name, settings.quick)
+        for name in (name for name in (*CORPORA, MEETINGS) if not settings.cases or name in settings.cases):
+            try:
+                corpus = load(name, settings.quick)
+            except sources.SourceError as error:
+                result.notes.append(f"not measured: {name}: {error}")
+                continue
             models = {
                 key: model for key, model in ((OURS, embedder), (MINILM, peer)) if model and key in chosen
             }

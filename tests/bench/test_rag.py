@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -48,7 +51,7 @@ def test_hit_rates_and_reciprocal_ranks() -> None:
 
 
 def test_late_chunking_reads_documents_that_belong_together_in_one_pass(tiny: Embedder) -> None:
-    corpus = rag.Corpus(DOCUMENTS, [], [], in_a_row=2)
+    corpus = rag.Corpus(DOCUMENTS, [], [], groups=[2, 2])
     spans = [[(0, 12), (13, 18)], [(0, 6), (7, 12)], [(0, 12)], [(0, 5)]]
     vectors = rag.late(tiny, corpus, spans)
     text = f"{DOCUMENTS[0]}\n\n{DOCUMENTS[1]}\n\n"
@@ -56,7 +59,7 @@ def test_late_chunking_reads_documents_that_belong_together_in_one_pass(tiny: Em
     chunks = tiny.encode_chunks(text, spans=[(0, 12), (13, 18), (shift, shift + 6), (shift + 7, shift + 12)])
     assert np.array_equal(vectors[:4], [chunk.vector for chunk in chunks])
     assert vectors.shape == (6, 16)
-    alone = rag.late(tiny, rag.Corpus(DOCUMENTS, [], [], in_a_row=1), spans)
+    alone = rag.late(tiny, rag.Corpus(DOCUMENTS, [], [], groups=[1, 1, 1, 1]), spans)
     assert np.array_equal(alone[4], tiny.encode(DOCUMENTS[2]))
     assert not np.allclose(alone[0], vectors[0])
 
@@ -72,7 +75,7 @@ def test_chunks_are_short_and_cover_the_document(tiny: Embedder, monkeypatch: py
 def test_a_corpus_goes_through_to_a_table(tiny: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rag, "CHUNK_TOKENS", 6)
     monkeypatch.delenv(rag.POSTGRES, raising=False)
-    corpus = rag.Corpus(DOCUMENTS, ["d e f. g h i", "p q r"], [{1}, {3}], in_a_row=2)
+    corpus = rag.Corpus(DOCUMENTS, ["d e f. g h i", "p q r"], [{1}, {3}], groups=[2, 2])
     result = Result("rag")
     rag.measure(result, "made", corpus, tiny, {rag.OURS: tiny}, {rag.OURS: "tiny"})
     (table,) = result.tables
@@ -84,6 +87,25 @@ def test_a_corpus_goes_through_to_a_table(tiny: Embedder, monkeypatch: pytest.Mo
     ]
     assert table.rows[0][1:7] == ["100.0"] * 6  # the documents themselves are asked for
     assert result.data["made, tiny, whole documents"]["hit"] == {1: 1, 5: 1, 10: 1}
+
+
+def test_meetings_are_turns_in_a_row_and_marked_turns_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rag, "SEGMENT_WORDS", 5)
+    turns = [{"speaker": who, "content": "one two three"} for who in "ABCDE"]
+    queries = [{"query": "What?", "relevant_text_span": [["1", "2"], ["4", "9"]]}]
+    short = {"meeting_transcripts": turns, "specific_query_list": queries}
+    long = {"meeting_transcripts": turns * 3, "specific_query_list": []}
+    (tmp_path / "Yale-LILY_QMSum_test.jsonl").write_text(f"{json.dumps(long)}\n{json.dumps(short)}\n")
+    corpus = rag.meetings(1, tmp_path)
+    assert corpus.documents == [
+        "A: one two three\nB: one two three",
+        "C: one two three\nD: one two three",
+        "E: one two three",
+    ]
+    assert (corpus.queries, corpus.answers, corpus.groups) == (["What?"], [{0, 1, 2}], [3])
+    assert rag.meetings(2, tmp_path).groups == [3, 8]
 
 
 @pytest.mark.skipif(not (SHARED / "data" / "retrieval").is_dir(), reason="needs ../shared/data/retrieval")
