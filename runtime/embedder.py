@@ -430,7 +430,7 @@ class Embedder:
 
         :param tokens: length of the run.
         """
-        self._model.run([[self.tokenizer.pad_id] * check_int("tokens", tokens, least=1)])
+        self._model.warmup(check_int("tokens", tokens, least=1))
 
     def close(self) -> None:
         """Free the model. Using the Embedder afterwards raises JinaBertError."""

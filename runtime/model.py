@@ -282,6 +282,13 @@ class Model:
             self._arrays[name] = array
         return self._arrays[name]
 
+    def warmup(self, tokens: int) -> None:
+        """Run once, so that the first real text finds memory allocated and pages read.
+
+        :param tokens: length of the run.
+        """
+        self.run([[self.tokenizer.pad_id] * tokens])
+
     def close(self) -> None:
         """Free the graph. Using the model afterwards raises JinaBertError."""
         self.session.close()
@@ -292,7 +299,7 @@ def load_model(
     *,
     threads: int | None = None,
     verify: bool = False,
-    task: str = "embed",
+    task: str | None = "embed",
 ) -> Model:
     """Load a model folder: check its files, read the vocabulary, open the graph.
 
@@ -300,13 +307,13 @@ def load_model(
     :param threads: threads that one run computes with, at most those that can help (with a warning); None for as many
         CPU cores as this process may use.
     :param verify: compare the SHA-256 of each file too, not only its size and checksum.
-    :param task: of manifest.TASKS: what the model is wanted for.
+    :param task: of manifest.TASKS: what the model is wanted for; None for any.
     :raises ModelError: the folder or a file in it is missing, damaged or of another kind, or is for another task.
     :raises OutOfMemoryError: onnxruntime could not allocate.
     """
     folder = bundled_model() if folder is None else os.fspath(folder)
     manifest = load_manifest(folder)
-    if manifest.task != task:
+    if task is not None and manifest.task != task:
         raise ModelError(
             f"{folder}: a cross-encoder, which scores pairs of texts and gives no vectors: use Reranker({folder!r})"
             if task == "embed"

@@ -65,7 +65,7 @@ def maxsim(query: Multivector, documents: Iterable[Multivector | Vectors]) -> ND
     :param documents: what encode_multivector gave, or the arrays of vectors alone [T, d], which are scored without the
         share of the cosine; all of the query's d and of one dtype.
     :return: [n] float32, the higher the better, at most 1. A document's score is bit-identical whatever else is scored.
-    :raises InputError: another d, no vectors, dtypes that differ, or a query without a token of its own.
+    :raises InputError: another d, no vectors, or dtypes that differ.
     """
     own = list(documents)
     rows = [each.vectors if isinstance(each, Multivector) else np.asarray(each) for each in own]
@@ -180,13 +180,11 @@ def _weights(query: Multivector) -> NDArray[np.float64]:
     """Weights of a query's own tokens, which add up to 1."""
     weights = query.weights[~query.special].astype(np.float64)
     total = weights.sum()
-    return weights / total if total > 0 else np.full(len(weights), 1 / len(weights))
+    return weights / total if total > 0 else np.full(len(weights), 1 / max(1, len(weights)))
 
 
 def _own_tokens(query: Multivector) -> Vectors:
     own = query.vectors[~query.special]
-    if not len(own):
-        raise InputError("the query is empty: it must have a token of its own")
     if own.dtype == np.int8:
         raise InputError(
             "the query's vectors are int8: encode it with dtype='float32', documents may be int8"

@@ -59,7 +59,7 @@ def rerank(
     """Rank documents by the token vectors of an embedding model.
 
     :param model: of an Embedder.
-    :param query: a text with at least one token.
+    :param query: a text that is not empty.
     :param documents: texts; one of more than max_length tokens is cut, and its `truncated` says so.
     :param top_n: how many of the best to return; None for all.
     :param max_length: most tokens of a text, special tokens included.
@@ -121,11 +121,11 @@ class TokenScorer:
         """Check the query.
 
         :param model: that the query is tokenized for.
-        :param query: a text with at least one token.
+        :param query: a text.
         :param max_length: most tokens of it, special tokens and those of a prompt included.
         :param token_weights: see rerank.
         :param spans: look for windows; else both numbers are 0.
-        :raises InputError: the query is empty or has more than max_length tokens.
+        :raises InputError: the query has more than max_length tokens.
         """
         tokenizer, prompt = model.tokenizer, query_prompt(model.manifest)
         (self._ids,), (truncated,) = _encode(model, [query], prompt, max_length)
@@ -135,8 +135,6 @@ class TokenScorer:
                 "shorten it or raise max_length"
             )
         self._before = _before(model, prompt)
-        if len(self._ids) <= self._before + len(tokenizer.suffix):
-            raise InputError("the query is empty: it must have a token of its own")
         self._skip = skipped_tokens(model.manifest, tokenizer, prompt)
         self._document_before = _before(model, document_prompt(model.manifest))
         self._weights = _token_weights(model, token_weights)
@@ -280,7 +278,7 @@ class Reranker:
     ) -> list[Ranked]:
         """Rank documents for a query.
 
-        :param query: a text with at least one token.
+        :param query: a text that is not empty.
         :param documents: texts; each is cut where it does not fit beside the query, and `truncated` says so.
         :param top_n: how many of the best to return; None for all.
         :param max_length: as in score.
@@ -291,8 +289,6 @@ class Reranker:
         :raises OutputError: a score is not finite.
         """
         texts, top_n = check_request(query, documents, top_n)
-        if not self._model.tokenizer.strip_special(self._model.tokenizer.encode(query)):
-            raise InputError("the query is empty: it must have a token of its own")
         scores, cut = self._score([(query, text) for text in texts], max_length)
         return [
             Ranked(
@@ -357,10 +353,12 @@ def check_request(query: object, documents: Iterable[object], top_n: object) -> 
 
     :return: the documents and top_n.
     :raises TypeError: the query or a document is not a str.
-    :raises InputError: top_n is not a positive integer.
+    :raises InputError: the query is empty, or top_n is not a positive integer.
     """
     if not isinstance(query, str):
         raise TypeError(f"query is {type(query).__name__}, not str")
+    if not query.strip():
+        raise InputError("the query is empty: expected a text")
     if top_n is not None and (isinstance(top_n, bool) or not isinstance(top_n, int) or top_n < 1):
         raise InputError(f"top_n={top_n!r}: must be an integer of at least 1, or None for all documents")
     return _check_texts(documents, "documents"), top_n

@@ -84,6 +84,37 @@ def make_model(folder: Path, *, poison: bool = False, external: bool = False, **
     return folder
 
 
+def make_cross_encoder(folder: Path) -> Path:
+    """Write the folder of a cross-encoder: the first token's vector through BERT's pooler and a classifier.
+
+    :param folder: created.
+    :return: folder.
+    """
+    from runtime.modules import MODULES_DATA, Module, describe, pack
+
+    make_model(folder)
+    chance = np.random.default_rng(11)
+
+    def dense(outputs: int, activation: str) -> Module:
+        arrays = {
+            "weight": chance.standard_normal((outputs, DIMENSION)).astype(np.float32),
+            "bias": chance.standard_normal(outputs).astype(np.float32),
+        }
+        return Module("dense", DIMENSION, outputs, arrays, bias=True, activation=activation)
+
+    head = [dense(DIMENSION, "tanh"), dense(1, "identity")]
+    (folder / MODULES_DATA).write_bytes(pack(head))
+    write_manifest(
+        folder,
+        task="rerank",
+        dimension=1,
+        normalize=False,
+        pooling={"modes": ["cls"], "include_prompt": True},
+        modules=[describe(module) for module in head],
+    )
+    return folder
+
+
 def write_manifest(folder: Path, **changes: Any) -> None:
     """Write a manifest.json that fits the other files of the folder."""
     names = sorted(path.name for path in folder.iterdir() if path.name != "manifest.json")

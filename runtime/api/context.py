@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from runtime.manifest import Manifest
+    from runtime.model import Model, Reduce
     from runtime.tokenization.tokenizer import Tokenizer
 
 # What clients send when nobody told them otherwise: OpenAI's own limits are 2,048 texts and 300,000 tokens.
@@ -38,11 +39,20 @@ class Limits(NamedTuple):
 class Context(NamedTuple):
     """A door."""
 
-    manifest: Manifest
-    tokenizer: Tokenizer
+    model: Model
     limits: Limits
     longest: Callable[[int], int]  # bytes of a request -> tokens of a text that memory allows beside them
     created: int = 0  # seconds since 1970, of the model folder
+
+    @property
+    def manifest(self) -> Manifest:
+        """Of the model."""
+        return self.model.manifest
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Of the model."""
+        return self.model.tokenizer
 
 
 class Computation(NamedTuple):
@@ -55,6 +65,8 @@ class Computation(NamedTuple):
     late: bool = False  # the texts are parts of one, which is read as a whole (late chunking)
     truncated: int = 0  # texts that were cut
     request_bytes: int = 0  # memory that request and answer take
+    reduce: Reduce | None = None  # what a text is wanted for instead of its vector, see Model.reduce_batch
+    width: int | None = None  # numbers that it gives; None: D
 
 
 class Answer(NamedTuple):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     Schema = dict[str, Any]
     Check = Callable[[Any, str, Limits], Any]
 
+IGNORED_HEADER = "X-Ignored-Fields"
 MAX_KNOWN = 24  # fields that a message lists
 
 
@@ -47,6 +48,10 @@ class Values(dict[str, Any]):
     """Checked values by field; a field left out is None."""
 
     ignored: tuple[str, ...] = ()  # names of fields that were given and change nothing
+
+    def headers(self) -> dict[str, str]:
+        """:return: what the answer's headers say of them."""
+        return {IGNORED_HEADER: ", ".join(self.ignored)} if self.ignored else {}
 
     def __missing__(self, name: str) -> None:
         return None

@@ -11,6 +11,8 @@ from .errors import ServiceError, invalid, shown
 from .fields import Field, as_integer, kind
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from runtime.tokenization.tokenizer import Tokenizer
@@ -44,7 +46,7 @@ def inputs_field(name: str, **more: Any) -> Field:
     """
 
     def check(value: Any, given: str, limits: Limits) -> Inputs:
-        return _inputs(value, name, given, limits)
+        return inputs_of(value, name, given, limits)
 
     def own(limits: Limits) -> Schema:
         text: Schema = {"type": "string"}
@@ -71,7 +73,7 @@ def texts_field(name: str, **more: Any) -> Field:
     """A field that holds a text or texts, and never token ids."""
 
     def check(value: Any, given: str, limits: Limits) -> list[str]:
-        found = _inputs(value, name, given, limits._replace(accept_token_ids=False))
+        found = inputs_of(value, name, given, limits._replace(accept_token_ids=False))
         return [text for text in found if isinstance(text, str)]
 
     def own(_: Limits) -> Schema:
@@ -109,14 +111,7 @@ def tokens_of(
     """
     tokenizer, limits = context.tokenizer, context.limits
     most = min(max_length or limits.max_length, limits.max_length)
-    request_bytes = (
-        sum(map(len, inputs)) * budget.CHARACTER_BYTES + len(inputs) * limits.dimension * value_bytes
-    )
-    longest = context.longest(request_bytes)
-    if longest < MIN_TOKENS:
-        raise ServiceError(
-            413, "out_of_memory", "not enough memory for this request: send fewer texts at once", param=name
-        )
+    request_bytes, longest = memory_for(inputs, context, limits.dimension * value_bytes)
     texts, truncated, total = [], 0, 0
     for number, given in enumerate(inputs):
         ids = tokenizer.encode(prompt + given) if isinstance(given, str) else _complete(given, tokenizer)
@@ -145,6 +140,24 @@ def tokens_of(
     return Tokens(texts, truncated, request_bytes)
 
 
+def memory_for(inputs: Sequence[str | list[int]], context: Context, answer_bytes: int) -> tuple[int, int]:
+    """Memory that a request takes, and what it leaves.
+
+    :param inputs: its texts.
+    :param context: of the door.
+    :param answer_bytes: that each of them takes of the answer.
+    :return: bytes that request and answer take, and tokens of the longest text that memory allows beside them.
+    :raises ServiceError: 413, nothing fits beside them.
+    """
+    request_bytes = sum(map(len, inputs)) * budget.CHARACTER_BYTES + len(inputs) * answer_bytes
+    longest = context.longest(request_bytes)
+    if longest < MIN_TOKENS:
+        raise ServiceError(
+            413, "out_of_memory", "not enough memory for this request: send fewer texts at once"
+        )
+    return request_bytes, longest
+
+
 def check_total(total: int, name: str, limits: Limits) -> None:
     """Refuse a request that is too large.
 
@@ -162,7 +175,15 @@ def check_total(total: int, name: str, limits: Limits) -> None:
         )
 
 
-def _inputs(value: Any, name: str, given: str, limits: Limits) -> Inputs:
+def inputs_of(value: Any, name: str, given: str, limits: Limits) -> Inputs:
+    """Check the texts of a request.
+
+    :param value: JSON.
+    :param name: of the field.
+    :param given: name under which it was given.
+    :param limits: of the door.
+    :raises ServiceError: 400 for what is no text, 413 for too many.
+    """
     if isinstance(value, (str, dict)):
         return [_text(value, name, given)]
     if not isinstance(value, list):

@@ -34,6 +34,7 @@ from .fields import (
 )
 from .inputs import MIN_TOKENS, check_total, inputs_field, texts_field, tokens_of
 from .prompts import DOCUMENTS, QUERIES, prompt_of
+from .rerank import rerank
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from .fields import Values
     from .inputs import Tokens
 
-IGNORED_HEADER = "X-Ignored-Fields"
 TRUNCATE: dict[bool | str, str] = {  # words as Cohere and NVIDIA have them
     False: "no", True: "end", "NONE": "no", "END": "end", "START": "start",
 }  # fmt: skip
@@ -264,6 +264,7 @@ INSTANCES_REQUEST = RequestType(
 
 def embeddings(document: object, context: Context) -> Answer:
     """POST /v1/embeddings, of OpenAI and Jina."""
+    _check_task(context)
     values = read(document, EMBEDDING_REQUEST, context.limits)
     if values["model"] not in (None, context.manifest.name):
         values.ignored = ("model", *values.ignored)
@@ -384,10 +385,22 @@ def default(document: object, context: Context) -> Answer:
 
 def message(document: object, context: Context) -> Answer:
     """A request that has no path: of a direct invocation or of a queue. It is answered with an object."""
+    if isinstance(document, dict) and "documents" in document:
+        return rerank(document, context)
     return embeddings(document, context)
 
 
+def _check_task(context: Context) -> None:
+    if context.manifest.task != "embed":
+        raise ServiceError(
+            400,
+            "not_of_this_model",
+            f"{context.manifest.name} is a cross-encoder, which scores pairs and gives no vectors: POST /v1/rerank",
+        )
+
+
 def _embed(values: Values, context: Context) -> Computation:
+    _check_task(context)
     prompt = prompt_of(values, context)
     dimensions, normalize = _dimensions_of(values, context), _normalize(values["normalize"], context)
     _check_response_size(len(values["inputs"]), "float", dimensions, context)
@@ -425,8 +438,7 @@ def _computation(
 
 
 def _answer(values: Values, content: bytes | Computation) -> Answer:
-    named = ", ".join(values.ignored)
-    return Answer(content, {IGNORED_HEADER: named} if named else {})
+    return Answer(content, values.headers())
 
 
 def _check_response_size(texts: int, encoding: str, dimensions: int, context: Context) -> None:
@@ -484,9 +496,3 @@ def _instances(value: Any) -> list[Any]:
     if not isinstance(value, list) or not value:
         raise invalid("instances", "instances: expected a list of at least one request as /embed takes it")
     return value
-
-
-def schema_names() -> dict[str, RequestType]:
-    """Give the request types by the name of their schema."""
-    found = (EMBEDDING_REQUEST, EMBED_REQUEST, SIMILARITY_REQUEST, TOKENIZE_REQUEST)
-    return {request.name: request for request in found}

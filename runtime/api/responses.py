@@ -70,10 +70,11 @@ class PoolingOf(TypedDict):
     pooling: str
 
 
-class ModelType(TypedDict):
-    """What the model is for."""
+class ModelType(TypedDict, total=False):
+    """What the model is for: one of the two."""
 
     embedding: PoolingOf
+    reranker: dict[str, dict[str, str]]
 
 
 class Info(TypedDict):
@@ -180,11 +181,14 @@ def info(context: Context, *, requests: int, batch_tokens: int, workers: int) ->
     :param workers: threads that tokenize.
     """
     manifest, limits = context.manifest, context.limits
+    model_type: ModelType = {"embedding": {"pooling": ",".join(manifest.pooling)}}
+    if manifest.task == "rerank":
+        model_type = {"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": "0"}}}
     return {
         "model_id": manifest.name,
         "model_sha": None,
         "model_dtype": "float32" if manifest.precision == "fp32" else manifest.precision,
-        "model_type": {"embedding": {"pooling": "mean"}},
+        "model_type": model_type,
         "max_concurrent_requests": requests,
         "max_input_length": min(limits.max_length, context.longest(0)),
         "max_batch_tokens": batch_tokens,

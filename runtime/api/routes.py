@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import requests, responses
+from . import requests, rerank, responses
 from .errors import ServiceError, nearest, shown
 
 if TYPE_CHECKING:
@@ -78,7 +78,16 @@ ROUTES = (
         _without("Model is not an embedding model with SPLADE pooling"), same_as="",
     ),
     Route("/predict", "predict", "", True, _without("Model is not a classifier model"), same_as=""),
-    Route("/rerank", "rerank", "", True, _without("Model is not a re-ranker model"), same_as=""),
+    Route(
+        "/v1/rerank", "rerank_v1", "Documents by how well they answer a query, in Jina's and Cohere's form", False,
+        rerank.rerank, rerank.RERANK_REQUEST, rerank.RerankList,
+    ),
+    Route("/v2/rerank", "rerank_v2", "", False, rerank.rerank, same_as="/v1/rerank"),
+    Route(
+        "/rerank", "rerank", "Texts by how well they answer a query, in text-embeddings-inference's form; with "
+        "documents instead of texts, as /v1/rerank", True,
+        rerank.tei_rerank, rerank.TEI_RERANK_REQUEST, rerank.Ranks,
+    ),
     Route("/info", "info", "The model and the limits", True, response=responses.Info),
     Route("/health", "health", "Whether the service takes requests", True, response=responses.Health, public=True),
     Route("/ping", "ping", "", True, public=True, same_as="/health"),

@@ -15,9 +15,10 @@ from runtime.api.errors import ServiceError, error_response
 from runtime.batching import BATCH_TOKENS
 from runtime.bundled import bundled_model
 from runtime.chunking import embed_joined
-from runtime.embedder import MIN_MAX_LENGTH, Embedder
+from runtime.embedder import MIN_MAX_LENGTH
 from runtime.errors import OutOfMemoryError
 from runtime.manifest import load_manifest
+from runtime.model import load_model
 from runtime.resources import default_threads, rss_bytes
 
 if TYPE_CHECKING:
@@ -39,25 +40,24 @@ class Service:
         """
         self.settings = settings
         self._lock = threading.Lock()
-        self.embedder = Embedder(settings.model, threads=_threads(settings))
+        self.model = load_model(settings.model, threads=_threads(settings), task=None)
         limits = Limits(
-            self.embedder.dimension,
-            len(self.embedder.tokenizer),
-            settings.max_length or self.embedder.max_tokens,
+            self.model.dimension,
+            len(self.model.tokenizer),
+            settings.max_length or self.model.manifest.max_tokens,
             settings.max_texts,
             settings.max_request_tokens,
             settings.max_bytes,
             settings.max_response_bytes,
             settings.accept_token_ids,
-            tuple(self.embedder.manifest.prompts),
-            self.embedder.manifest.truncatable,
+            tuple(self.model.manifest.prompts),
+            self.model.manifest.truncatable,
         )
         self.context = Context(
-            self.embedder.manifest,
-            self.embedder.tokenizer,
+            self.model,
             limits,
             lambda request_bytes: self.longest(request_bytes),
-            created(self.embedder.model.folder),
+            created(self.model.folder),
         )
         self._loaded = rss_bytes()
         if self.longest(0) < MIN_MAX_LENGTH:
@@ -66,7 +66,7 @@ class Service:
                 f"{settings.memory >> 20} MB are too little: the model alone takes {self._loaded >> 20} MB"
             )
         if settings.warmup:
-            self.embedder.warmup(min(settings.warmup, self.longest(0)))
+            self.model.warmup(min(settings.warmup, self.longest(0)))
 
     def free(self, request_bytes: int) -> int | None:
         """Bytes to compute with, beyond the loaded model; None for no limit.
@@ -85,7 +85,7 @@ class Service:
         free, most = self.free(request_bytes), self.context.limits.max_length
         if free is None:
             return most
-        return budget.longest_text(free, most, self.embedder.manifest, self.embedder.threads)
+        return budget.longest_text(free, most, self.model.manifest, self.model.session.threads)
 
     def answer(self, document: object) -> dict[str, Any]:
         """Answer a request that comes without HTTP.
@@ -120,18 +120,19 @@ class Service:
             raise report(error) from None
 
     def _compute(self, asked: Computation) -> NDArray[np.float32]:
-        model, free, batch_tokens = self.embedder.model, self.free(asked.request_bytes), BATCH_TOKENS
+        model, free, batch_tokens = self.model, self.free(asked.request_bytes), BATCH_TOKENS
         if asked.late:
             window = self.longest(asked.request_bytes)
             return embed_joined(model, asked.texts, max_length=window, normalize=asked.normalize)
         if free is not None:
-            fits = budget.batch_tokens(free, model.manifest, self.embedder.threads)
+            fits = budget.batch_tokens(free, model.manifest, self.model.session.threads)
             batch_tokens = min(batch_tokens, fits)
-        vectors = np.empty((len(asked.texts), model.dimension), np.float32)
+        found = np.empty((len(asked.texts), asked.width or model.dimension), np.float32)
 
         def work(batch: list[int], shrink: bool, batch_parallel: bool) -> None:
-            vectors[batch] = model.embed_batch(
+            found[batch] = model.reduce_batch(
                 [asked.texts[number] for number in batch],
+                [asked.reduce] * len(batch),
                 normalize=asked.normalize,
                 skip=[asked.skip] * len(batch),
                 numbers=batch,
@@ -140,7 +141,7 @@ class Service:
             )
 
         model.for_each_batch(list(map(len, asked.texts)), work, batch_tokens=batch_tokens)
-        return vectors
+        return found
 
 
 def _threads(settings: HandlerSettings) -> int | None:

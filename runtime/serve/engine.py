@@ -48,7 +48,7 @@ class Engine:
         :param metrics: told of batches and cut texts.
         :raises JinaBertError: the model cannot be loaded, or no text fits into memory.
         """
-        model = load_model(settings.model, threads=settings.threads, verify=settings.verify)
+        model = load_model(settings.model, threads=settings.threads, verify=settings.verify, task=None)
         self.settings = settings
         self.manifest = manifest = model.manifest
         self.tokenizer = model.tokenizer
@@ -72,7 +72,7 @@ class Engine:
         )
         # What a request takes is reserved already, with the rest of what may wait: see _longest.
         self.context = Context(
-            manifest, model.tokenizer, limits, lambda request_bytes: self.longest, created(model.folder)
+            model, limits, lambda request_bytes: self.longest, created(model.folder)
         )
 
         def queue(name: str, open_model: Callable[[], Model], runners: int, nice: int) -> Queue:
@@ -124,7 +124,9 @@ class Engine:
         task = (
             self._joined(asked)
             if asked.late
-            else TextsTask(asked.texts, self.manifest.dimension, asked.normalize, asked.skip)
+            else TextsTask(
+                asked.texts, asked.width or self.manifest.dimension, asked.normalize, asked.skip, asked.reduce
+            )
         )
         task.on_done = on_done
         short = [number for number, length in enumerate(task.lengths) if length <= self.short_tokens]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from runtime import __version__
-from runtime.api import fields, requests
+from runtime.api import fields
 from runtime.api.errors import OpenAIError, TeiError
 from runtime.api.routes import ROUTES
 
@@ -61,7 +61,7 @@ def document(engine: Engine) -> Schema:
         short=engine.short_tokens,
         body=limits.max_body_bytes,
         encodings="gzip, deflate, zstd",
-        ignored=requests.IGNORED_HEADER,
+        ignored=fields.IGNORED_HEADER,
         aliases=", ".join(f"{route.method} {route.path}" for route in ROUTES if route.same_as),
     )
     types = [OpenAIError, TeiError, *(route.response for route in documented if route.response is not None)]
@@ -81,7 +81,7 @@ def document(engine: Engine) -> Schema:
         public = path != "/metrics"
         paths.setdefault(path, {})["get"] = _read(name, summary, {kind: {"schema": {}}}, keyed and not public)
     components |= {
-        request.name: fields.schema(request, limits) for request in requests.schema_names().values()
+        route.request.name: fields.schema(route.request, limits) for route in documented if route.request
     }
     found: Schema = {"schemas": components}
     if keyed:
@@ -114,7 +114,7 @@ def _operation(route: Route, answer: Schema, keyed: bool) -> Schema:
         return operation
     responses: Schema = {"200": {"description": SUCCESS["POST"], "content": content}}
     responses["200"]["headers"] = {
-        requests.IGNORED_HEADER: {"description": "Fields that changed nothing", "schema": {"type": "string"}}
+        fields.IGNORED_HEADER: {"description": "Fields that changed nothing", "schema": {"type": "string"}}
     }
     for status, description in sorted((TEI_ERRORS if route.tei else OPENAI_ERRORS).items()):
         if status != 401 or keyed:

@@ -248,8 +248,9 @@ class Queue:
         if not parts:
             return
         try:
-            vectors = model.embed_batch(
+            vectors = model.reduce_batch(
                 [task.texts[number] for task, number in parts],
+                [task.reduce for task, _ in parts],
                 normalize=[task.normalize for task, _ in parts],
                 skip=[task.skip for task, _ in parts],
                 numbers=[number for _, number in parts],

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from runtime.model import Model
+    from runtime.model import Model, Reduce
 
 
 class Task:
@@ -69,7 +69,12 @@ class TextsTask(Task):
     """A vector a text. Each text is a part, and may share a batch with those of other requests."""
 
     def __init__(
-        self, texts: Sequence[NDArray[np.int32]], dimension: int, normalize: bool, skip: int = 0
+        self,
+        texts: Sequence[NDArray[np.int32]],
+        dimension: int,
+        normalize: bool,
+        skip: int = 0,
+        reduce: Reduce | None = None,
     ) -> None:
         """Put the texts of a request together.
 
@@ -77,11 +82,13 @@ class TextsTask(Task):
         :param dimension: D.
         :param normalize: give vectors of length 1.
         :param skip: tokens at each text's start that pooling leaves out.
+        :param reduce: gives the D numbers of a text; None for its vector.
         """
         super().__init__([len(text) for text in texts], len(texts), dimension)
         self.texts = texts
         self.normalize = normalize
         self.skip = skip
+        self.reduce = reduce
 
     def set_result(self, number: int, vector: NDArray[np.float32]) -> None:
         """A text's vector [D]."""

@@ -128,7 +128,7 @@ def test_memory_that_runs_out_all_the_same(service: Service, monkeypatch: pytest
     def fail(*_: object, **__: object) -> None:
         raise OutOfMemoryError("no")
 
-    monkeypatch.setattr(service.embedder.model, "embed_batch", fail)
+    monkeypatch.setattr(service.model, "reduce_batch", fail)
     status, answer = post(service, {"input": "hello"})
     assert (status, answer["error"]["code"]) == (503, "out_of_memory")
 
@@ -139,7 +139,7 @@ def test_a_failure_inside_tells_nothing_of_it(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr(service.embedder.model, "embed_batch", fail)
+    monkeypatch.setattr(service.model, "reduce_batch", fail)
     event = {"requestContext": {"http": {"method": "POST"}}, "body": '{"input": "a"}'}
     reply = aws.respond(service, event)
     assert reply["statusCode"] == 500

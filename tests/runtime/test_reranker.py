@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime import Embedder, InputError, ModelError, Reranker
-from runtime.modules import MODULES_DATA, Module, describe, pack
-from tests.tiny import DIMENSION, make_model, write_manifest
+from tests.tiny import make_cross_encoder
 
 DOCUMENTS = ["a b c", "hello world", "world, hello a", "hello world", ""]
 
@@ -85,28 +84,8 @@ def test_a_score_does_not_depend_on_the_other_documents(tiny: Embedder, document
 
 @pytest.fixture(scope="module")
 def cross(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cross-encoder: the first token's vector through BERT's pooler and a classifier."""
-    folder = make_model(tmp_path_factory.mktemp("cross") / "model")
-    chance = np.random.default_rng(11)
-
-    def dense(outputs: int, activation: str) -> Module:
-        arrays = {
-            "weight": chance.standard_normal((outputs, DIMENSION)).astype(np.float32),
-            "bias": chance.standard_normal(outputs).astype(np.float32),
-        }
-        return Module("dense", DIMENSION, outputs, arrays, bias=True, activation=activation)
-
-    head = [dense(DIMENSION, "tanh"), dense(1, "identity")]
-    (folder / MODULES_DATA).write_bytes(pack(head))
-    write_manifest(
-        folder,
-        task="rerank",
-        dimension=1,
-        normalize=False,
-        pooling={"modes": ["cls"], "include_prompt": True},
-        modules=[describe(module) for module in head],
-    )
-    return folder
+    """A cross-encoder's model folder."""
+    return make_cross_encoder(tmp_path_factory.mktemp("cross") / "model")
 
 
 def test_a_cross_encoder_scores_pairs(cross: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from runtime import Embedder
+from runtime.api.routes import BY_PATH
 
 pytest.importorskip("starlette")
 pytest.importorskip("httpx")
@@ -149,3 +150,58 @@ def test_late_chunking_is_that_of_the_library(ask: Callable[..., tuple[Any, Any]
         document = json.loads(answer)
         np.testing.assert_array_equal(np.float32([item["embedding"] for item in document["data"]]), wanted)
         assert document["usage"]["total_tokens"] == tiny.count_tokens(whole)
+
+
+def test_reranked_documents_are_those_of_the_library(
+    ask: Callable[..., tuple[Any, Any]], tiny: Embedder
+) -> None:
+    documents = ["abc", "hello world", "world, hello a", "", "hello world"]
+    wanted = tiny.rerank("hello a", documents)
+    body = {"query": "hello a", "documents": documents, "return_spans": True, "return_documents": True}
+    for _, _, answer in ask("POST", "/v1/rerank", json.dumps(body).encode(), {}):
+        results = json.loads(answer)["results"]
+        assert [(each["index"], each["relevance_score"]) for each in results] == [
+            (each.index, each.score) for each in wanted
+        ]
+        assert [each["document"]["text"] for each in results] == [documents[each.index] for each in wanted]
+        assert [each["span"] for each in results] == [
+            {"start": each.start, "end": each.end} for each in wanted
+        ]
+    body = {"query": "hello a", "texts": documents}
+    for _, _, answer in ask("POST", "/rerank", json.dumps(body).encode(), {}):
+        found = [(each["index"], each["score"]) for each in json.loads(answer)]
+        assert found == [(each.index, each.score) for each in wanted]
+
+
+def test_a_cross_encoder_ranks_and_gives_no_vectors(tmp_path: Path) -> None:
+    from runtime import Reranker
+    from runtime.handlers.service import Service
+    from runtime.handlers.settings import from_environment
+    from tests.serve.conftest import Local
+    from tests.tiny import make_cross_encoder
+
+    folder = make_cross_encoder(tmp_path / "cross")
+    documents = ["abc", "hello world", "hello"]
+    with Reranker(folder, threads=1) as reranker:
+        wanted = reranker.rerank("hello", documents)
+    served = Local(folder)
+    function = Service(from_environment({"JINABERT_MODEL": str(folder), "JINABERT_MEMORY_MB": "0"}))
+    try:
+        for body in (
+            {"query": "hello", "texts": documents, "raw_scores": True},
+            {"query": "hello", "texts": documents},
+        ):
+            answer = served.ask("POST", "/rerank", json=body)
+            _, reply = function.respond(BY_PATH["POST", "/rerank"].prepare, body)
+            assert answer.content == reply
+            scores = [each["score"] for each in answer.json()]
+            assert [each["index"] for each in answer.json()] == [each.index for each in wanted]
+            logits = np.array([each.score for each in wanted])
+            expected = logits if body.get("raw_scores") else 1 / (1 + np.exp(-logits))
+            np.testing.assert_allclose(scores, expected, rtol=1e-6)
+        refused = served.ask("POST", "/v1/embeddings", json={"input": "hello"})
+        assert refused.status_code == 400
+        assert "POST /v1/rerank" in refused.json()["error"]["message"]
+        assert set(served.ask("GET", "/info").json()["model_type"]) == {"reranker"}
+    finally:
+        served.engine.close()
