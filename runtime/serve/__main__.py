@@ -244,6 +244,7 @@ def _serve(options: argparse.Namespace, settings: ServerSettings) -> int:
             loop="asyncio",
             access_log=False,
             log_config=None,
+            log_level="error",  # not a warning for each request that offers an upgrade
             server_header=False,
             ws="none",
             timeout_keep_alive=KEEP_ALIVE_SECONDS,

@@ -130,7 +130,9 @@ def test_javas_client_offers_http_2(service: Server, expected: NDArray[np.float3
     """It asks for an upgrade to HTTP/2 with its first request, whichever parsers are installed."""
     if shutil.which("java") is None:
         pytest.skip("no java: apt-get install openjdk-17-jdk-headless")
+    lines = service.log.read_text().count("\n")
     found = run(["java", str(CLIENTS / "Client.java")], service, tmp_path)
+    assert service.log.read_text().count("\n") == lines  # nothing to warn of
     np.testing.assert_array_equal(np.float32(found), expected)
 
 
