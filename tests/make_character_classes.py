@@ -17,6 +17,8 @@ from typing import Any
 
 from tokenizers import normalizers, pre_tokenizers
 
+from tests.charsmap import charsmap
+
 TARGET = Path(__file__).parent.parent / "runtime" / "tokenization" / "character_class_tables.py"
 CODE_POINTS = [code for code in range(0x110000) if not 0xD800 <= code < 0xE000]
 ACUTE = "\u0301"  # two bytes, and extends the cluster before it
@@ -77,28 +79,6 @@ def lower_case() -> dict[int, str]:
     return {code: text for code, text in found.items() if text != chr(code)}
 
 
-def charsmap(key: str, value: str) -> bytes:
-    """Make the charsmap of a Precompiled normaliser that replaces one text.
-
-    :param key: What is replaced.
-    :param value: By what.
-    :return: Length of the trie in bytes, the trie (a double array as the darts-clone library has it), replacements.
-    """
-    units: dict[int, int] = {}
-    node, base = 0, 1  # children of a node lie at node ^ offset ^ label
-    for byte in key.encode():
-        base += 256
-        units[node] = units.get(node, 0) | (node ^ base) << 10
-        node = base ^ byte
-        units[node] = byte
-    base += 256
-    units[node] |= (node ^ base) << 10 | 1 << 8
-    units[base] = 1 << 31  # the value: where the replacement starts
-    size = (max(units) | 0xFF) + 1
-    trie = b"".join(units.get(at, 0).to_bytes(4, "little") for at in range(size))
-    return len(trie).to_bytes(4, "little") + trie + value.encode() + b"\0"
-
-
 def replaced(key: str, text: str) -> str:
     """:return: What a Precompiled normaliser that replaces one text by "X" makes of another text."""
     data: Any = charsmap(key, "X")
@@ -122,6 +102,35 @@ def controls() -> list[int]:
     return [
         code for code in CODE_POINTS if code < 0x10000 and len(replaced(chr(code), chr(code) + ACUTE)) > 1
     ]
+
+
+def joining(pattern: str, key: str) -> list[int]:
+    """Find what makes one grapheme cluster of the characters before and after it.
+
+    :param pattern: A text with "{}" for the character, at whose end stand the key and an accent: if they are a cluster
+        of their own the key's replacement takes the accent too.
+    :param key: What is replaced.
+    :return: The characters.
+    """
+    data: Any = charsmap(key, "X")
+    normalize = normalizers.Precompiled(data).normalize_str
+    return [code for code in CODE_POINTS if normalize(pattern.format(chr(code))).endswith(ACUTE)]
+
+
+def pictographs() -> list[int]:
+    """:return: What a zero width joiner joins to a pictograph after it."""
+    return joining(f"{{}}\u200d\u2122{ACUTE}", "\u2122")
+
+
+def consonants() -> list[int]:
+    """:return: What a linker joins to a consonant of Indic scripts after it."""
+    return joining(f"{{}}\u094d\u0958{ACUTE}", "\u0958")
+
+
+def linkers() -> list[int]:
+    """:return: What joins two consonants of Indic scripts, and not whatever stands after it."""
+    joined = joining(f"\u0915{{}}\u0958{ACUTE}", "\u0958")
+    return sorted(set(joined) - set(joining(f"\u0915{{}}\u2122{ACUTE}", "\u2122")))
 
 
 def runs(codes: Iterable[int]) -> str:
@@ -152,6 +161,9 @@ def pack() -> str:
         runs(extending()),
         runs(prepended()),
         runs(controls()),
+        runs(pictographs()),
+        runs(consonants()),
+        runs(linkers()),
         "".join(map(chr, gaps)),
         "".join(single.values()),
     ]

@@ -1,4 +1,5 @@
-"""Write tests/data/tokenizer_golden.json and tokenizer_examples.json: what `tokenizers` makes of texts, stored.
+"""Write what `tokenizers` makes of texts to tests/data: tokenizer_golden.json, tokenizer_examples.json and
+tokenizer_kinds_golden.json.
 
     python -m tests.make_tokenizer_golden
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -99,7 +101,49 @@ def checksum(results: Iterable[object]) -> int:
     return crc32("\n".join(map(ascii, results)).encode())
 
 
+def first_difference(codes: list[int], expected: list[int], of_block: Callable[[list[str]], int]) -> str:
+    """:return: The first block of code points whose results are not the stored ones, "" if there is none."""
+    for number, (stored, texts) in enumerate(zip(expected, blocks(codes), strict=True)):
+        if of_block(texts) != stored:
+            return f"U+{codes[number * CODES_IN_BLOCK]:04X} and the {CODES_IN_BLOCK - 1} after it"
+    return ""
+
+
+def kind_batches() -> Iterator[list[str]]:
+    """:return: Random texts for byte-pair and Unigram tokenizers, a batch at a time."""
+    from tests.tokenizer_kinds import kind_texts
+
+    texts = kind_texts(SEED)
+    for _ in range(BATCHES // 4):
+        yield list(itertools.islice(texts, TEXTS_IN_BATCH))
+
+
+def write_kinds() -> None:
+    """Write tokenizer_kinds_golden.json: the tiny tokenizers of tests/tokenizer_kinds.py."""
+    from tests.tokenizer_kinds import TINY, load_pair
+
+    golden: dict[str, Any] = {}
+    for kind in TINY:
+        with tempfile.TemporaryDirectory() as folder:
+            judge = load_pair(Path(folder), kind).judge
+
+        def encode(texts: list[str], judge: Any = judge) -> list[tuple[list[int], list[tuple[int, int]]]]:
+            found = judge.encode_batch([without_surrogates(text) for text in texts])
+            return [(one.ids, one.offsets) for one in found]
+
+        golden[kind] = {
+            "codes": [checksum(encode(block)) for block in blocks(telling_codes())],
+            "random": [checksum(encode(batch)) for batch in kind_batches()],
+            "examples": [
+                {"text": text, "ids": ids, "offsets": offsets}
+                for text, (ids, offsets) in zip(EXAMPLES, encode(EXAMPLES), strict=True)
+            ],
+        }
+    (DATA / "tokenizer_kinds_golden.json").write_text(json.dumps(golden) + "\n", encoding="ascii")
+
+
 def main() -> None:
+    write_kinds()
     path = vocabulary()
     assert path is not None, "needs vocab.txt"
     golden: dict[str, Any] = {"vocabulary": crc32(path.read_bytes()), "words": {}}

@@ -16,6 +16,9 @@ NUMBER = 2  # \p{N} of ByteLevel
 EXTENDING = 3  # belongs to the grapheme cluster of the character before it
 PREPENDED = 4  # belongs to the grapheme cluster of the character after it
 CONTROL = 5  # a grapheme cluster alone
+PICTOGRAPH = 6  # a zero width joiner joins two of them
+CONSONANT = 7  # of Indic scripts: a linker joins two of them
+LINKER = 8
 
 _SEPARATOR = "\U0010fffe"
 
@@ -72,11 +75,22 @@ def ranges(number: int, most: int = 0x10FFFF) -> str:
     )
 
 
+def reach(text: str) -> int:
+    """Give a code point that no character of a text exceeds, for `ranges`.
+
+    :param text: A text without lone surrogates.
+    :return: U+007F, U+FFFF or U+10FFFF.
+    """
+    if text.isascii():
+        return 0x7F
+    return 0xFFFF if len(text.encode("utf-16-le")) == 2 * len(text) else 0x10FFFF
+
+
 def lower_case_table() -> dict[int, str]:
     """Give the table for `str.translate` that lower-cases as the Lowercase normaliser does: each character alone.
 
     :return: Code point -> text, where it is another; only one has two characters, U+0130.
     """
-    codes, lower = _unpacked()[6:]
+    codes, lower = _unpacked()[9:]
     table = dict(zip(accumulate(map(ord, codes)), lower, strict=True))
     return dict(chain(table.items(), [(0x130, "i\u0307")]))

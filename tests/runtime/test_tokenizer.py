@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,11 @@ from runtime.tokenization.characters import CharacterTable
 from runtime.tokenization.vocabulary import Vocabulary
 from runtime.tokenization.wordpiece import WordPiece
 from tests.make_tokenizer_golden import (
-    CODES_IN_BLOCK,
     all_codes,
     batches,
-    blocks,
     checksum,
     file_texts,
+    first_difference,
     telling_codes,
 )
 from tests.paths import ROOT
@@ -78,14 +76,6 @@ def golden() -> dict[str, Any]:
 @pytest.fixture
 def small() -> WordPiece:
     return WordPiece(TOKENS)
-
-
-def first_difference(codes: list[int], expected: list[int], of_block: Callable[[list[str]], int]) -> str:
-    """The first block of code points whose results are not the stored ones, "" if there is none."""
-    for number, (stored, texts) in enumerate(zip(expected, blocks(codes), strict=True)):
-        if of_block(texts) != stored:
-            return f"U+{codes[number * CODES_IN_BLOCK]:04X} and the {CODES_IN_BLOCK - 1} after it"
-    return ""
 
 
 @pytest.mark.parametrize("case", ["uncased", "cased"])

@@ -1,0 +1,249 @@
+"""Byte-pair encoding: pairs of symbols are merged, the pair that was learned first before all others.
+
+Two kinds of symbols and words, after the pipelines of jina-embeddings-v2-base-de, -es, -code (bytes; words by GPT-2's
+expression) and of base-zh (characters in lower case; words are runs of word characters or of other signs).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from heapq import heapify, heappop, heappush
+from itertools import chain, pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .added_tokens import WHITE_SPACE
+from .character_classes import LETTER, NUMBER, WORD, ranges, reach
+from .pipeline import Pipeline, Setup, Span, trim
+
+if TYPE_CHECKING:
+    import re
+
+KEY_BITS = 24  # a pair of ids is one number: left << KEY_BITS | right
+
+_MOST_SCANNED = 128  # symbols; in longer words a heap finds the next pair faster than a scan
+_BLOCK = 65_536  # characters split into words at a time
+_BLANK = 0x20
+_DOTTED_I = "\u0130"  # the one character whose lower case is two characters
+
+# Space as the library's expressions have it, for use between brackets; Python's \s also has U+001C to U+001F.
+_SPACES = "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+
+
+class Merges(NamedTuple):
+    """What was learned: symbols and, in order, the pairs that become one symbol."""
+
+    alphabet: Mapping[str, int]  # symbol -> id; of bytes, U+0000 to U+00FF stand for them
+    pairs: Sequence[int]  # left << KEY_BITS | right
+    merged: Sequence[int]  # id of what each pair becomes
+    lengths: Sequence[int]  # symbols of each id
+
+
+def _whitespace(most: int) -> str:
+    """Words of the Whitespace pre-tokenizer, as an expression for text up to a code point."""
+    word = ranges(WORD, most)
+    return rf"[{word}]+|[^{word}{_SPACES}]+"
+
+
+def _byte_level(most: int) -> str:
+    """Words of the ByteLevel pre-tokenizer: GPT-2's expression. A blank belongs to the word after it."""
+    letter, number = ranges(LETTER, most), ranges(NUMBER, most)
+    return (
+        rf"'s|'t|'re|'ve|'m|'ll|'d| ?[{letter}]+| ?[{number}]+| ?[^{_SPACES}{letter}{number}]+"
+        rf"|[{_SPACES}]+(?![^{_SPACES}])|[{_SPACES}]+"
+    )
+
+
+class BytePair(Pipeline):
+    """Byte-pair encoding over the characters of words. Safe from several threads.
+
+    :param setup: Special ids and added tokens; unk_id is what a character outside the alphabet becomes.
+    :param merges: Alphabet and pairs.
+    :param lower_case: Lower-case each character first.
+    """
+
+    _words = staticmethod(_whitespace)
+
+    def __init__(self, setup: Setup, merges: Merges, *, lower_case: bool = False) -> None:
+        self._symbols = merges.alphabet
+        self._ranks = dict(zip(merges.pairs, range(len(merges.pairs)), strict=True))
+        self._merged = merges.merged
+        self._lengths = merges.lengths
+        self._unknown = -1 if setup.unk_id is None else setup.unk_id
+        self.lower_case = lower_case
+        super().__init__(setup)
+
+    def normalize(self, text: str) -> str:
+        return _lowered(text) if self.lower_case else text
+
+    def align(self, text: str) -> tuple[str, Sequence[Span] | None]:
+        if not self.lower_case or _DOTTED_I not in text:
+            return self.normalize(text), None
+        spans = [(at, at + 1) for at, one in enumerate(text) for _ in range(1 + (one == _DOTTED_I))]
+        return self.normalize(text), spans
+
+    def split(self, text: str) -> Iterable[str]:
+        words = _expression(self._words, reach(text)).findall
+        return words(text) if len(text) <= _BLOCK else chain.from_iterable(map(words, _blocks(text)))
+
+    def find_words(self, text: str) -> Iterator[Span]:
+        return (match.span() for match in _expression(self._words, reach(text)).finditer(text))
+
+    def look_up(self, word: str) -> Sequence[int]:
+        symbol, unknown = self._symbols.get, self._unknown
+        return self._merge([symbol(one, unknown) for one in word])
+
+    def locate(self, word: str, ids: Sequence[int]) -> Iterator[Span]:
+        start = 0
+        for token in ids:
+            stop = start + self._lengths[token]
+            yield (start, stop) if token == self.unk_id else self._trimmed(word[start:stop], start, stop)
+            start = stop
+
+    def _merge(self, ids: list[int]) -> list[int]:
+        """Merge the symbols of a word, in place where it is short."""
+        if len(ids) > _MOST_SCANNED:
+            return self._merge_by_heap(ids)
+        merged, rank = self._merged, self._ranks.get
+        never = len(merged)
+        ranks = [rank(left << KEY_BITS | right, never) for left, right in pairwise(ids)]
+        while ranks:
+            lowest = min(ranks)
+            if lowest == never:
+                break
+            at = ranks.index(lowest)  # of equal pairs the leftmost
+            ids[at] = new = merged[lowest]
+            del ids[at + 1], ranks[at]
+            if at:
+                ranks[at - 1] = rank(ids[at - 1] << KEY_BITS | new, never)
+            if at < len(ranks):
+                ranks[at] = rank(new << KEY_BITS | ids[at + 1], never)
+        return ids
+
+    def _merge_by_heap(self, ids: list[int]) -> list[int]:
+        """Merge the symbols of a long word: n log n.
+
+        The heap holds pairs as rank and place; one that has changed since it was put there is skipped.
+        """
+        merged, rank = self._merged, self._ranks.get
+        end = len(ids)
+        after, before = list(range(1, end + 1)), list(range(-1, end - 1))
+        heap = []
+        for at, (left, right) in enumerate(pairwise(ids)):
+            if (number := rank(left << KEY_BITS | right)) is not None:
+                heap.append(number << 32 | at)
+        heapify(heap)
+        while heap:
+            lowest = heappop(heap)
+            number, at = lowest >> 32, lowest & 0xFFFFFFFF
+            right = after[at]
+            if ids[at] < 0 or right == end or rank(ids[at] << KEY_BITS | ids[right]) != number:
+                continue
+            ids[at] = new = merged[number]
+            ids[right] = -1  # gone
+            after[at] = following = after[right]
+            if following < end:
+                before[following] = at
+                if (number := rank(new << KEY_BITS | ids[following], -1)) >= 0:
+                    heappush(heap, number << 32 | at)
+            if (previous := before[at]) >= 0 and (number := rank(ids[previous] << KEY_BITS | new, -1)) >= 0:
+                heappush(heap, number << 32 | previous)
+        return [token for token in ids if token >= 0]
+
+
+class ByteLevelBytePair(BytePair):
+    """Byte-pair encoding over the UTF-8 bytes of words, so that no text is unknown. Safe from several threads.
+
+    :param setup: Special ids and added tokens.
+    :param merges: The alphabet has all of U+0000 to U+00FF, which stand for bytes.
+    :param lower_case: Lower-case each character first.
+    """
+
+    _words = staticmethod(_byte_level)
+
+    def __init__(self, setup: Setup, merges: Merges, *, lower_case: bool = False) -> None:
+        self._byte_ids = [merges.alphabet[chr(byte)] for byte in range(256)]
+        super().__init__(setup, merges, lower_case=lower_case)
+
+    def look_up(self, word: str) -> Sequence[int]:
+        return self._merge(list(map(self._byte_ids.__getitem__, word.encode())))
+
+    def locate(self, word: str, ids: Sequence[int]) -> Iterator[Span]:
+        data = word.encode()
+        places = range(len(data)) if len(data) == len(word) else _places(word)
+        first = 0
+        for token in ids:
+            last = first + self._lengths[token]
+            start, stop = places[first], places[last - 1] + 1
+            if self._trims and (data[first] == _BLANK or data[last - 1] == _BLANK):
+                # Only blanks count: the bytes of other white space are written as visible signs.
+                piece = data[first:last]
+                leading, trailing = (
+                    len(piece) - len(rest) for rest in (piece.lstrip(b" "), piece.rstrip(b" "))
+                )
+                start, stop = trim(start, stop, leading, trailing)
+            yield start, stop
+            first = last
+
+
+@cache
+def _expression(words: Callable[[int], str], most: int) -> re.Pattern[str]:
+    """Compile an expression for text up to a code point: the fewer ranges, the faster."""
+    import re
+
+    return re.compile(words(most))
+
+
+def _places(word: str) -> list[int]:
+    """For each UTF-8 byte of a word the index of its character."""
+    return [at for at, character in enumerate(word) for _ in character.encode()]
+
+
+@cache
+def _lower_case() -> dict[int, str]:
+    from .character_classes import lower_case_table
+
+    return lower_case_table()
+
+
+def _lowered(text: str) -> str:
+    return text.lower() if text.isascii() else text.translate(_lower_case())
+
+
+def _blocks(text: str) -> Iterator[str]:
+    """A text in parts of about _BLOCK characters, cut before single blanks, where a word ends in either expression."""
+    start = 0
+    while len(text) - start > _BLOCK:
+        at = start + _BLOCK
+        while (at := text.find(" ", at, len(text) - 1)) >= 0:
+            if text[at - 1] not in WHITE_SPACE and text[at + 1] not in WHITE_SPACE:
+                break
+            at += 1
+        if at < 0:
+            break
+        yield text[start:at]
+        start = at
+    yield text[start:]
+
+
+def make_byte_pair(
+    setup: Setup, tables: Mapping[str, Any], *, byte_level: bool, lower_case: bool
+) -> BytePair:
+    """Make a tokenizer of what tokenizer.bin holds.
+
+    :param setup: Special ids and added tokens.
+    :param tables: What `read_tables` gave.
+    :param byte_level: Over bytes, not characters.
+    :param lower_case: Lower-case each character first.
+    :return: The tokenizer.
+    :raises KeyError, ValueError: The tables do not fit together.
+    """
+    if len(tables["pairs"]) != len(tables["merged"]) or (setup.unk_id is None and not byte_level):
+        raise ValueError
+    merges = Merges(
+        dict(zip(tables["alphabet"], tables["alphabet_ids"], strict=True)),
+        tables["pairs"],
+        tables["merged"],
+        tables["lengths"],
+    )
+    return (ByteLevelBytePair if byte_level else BytePair)(setup, merges, lower_case=lower_case)

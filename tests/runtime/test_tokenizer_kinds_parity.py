@@ -1,0 +1,121 @@
+"""Byte-pair and Unigram tokenizers against `tokenizers` itself: ids, offsets and counts, no difference anywhere."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sysconfig
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.make_tokenizer_golden import EXAMPLES, blocks, telling_codes
+from tests.tokenizer_kinds import ASSETS, SHARED_KINDS, TINY, Pair, kind_texts, load_pair, mismatches
+from tests.wordpiece import FILES, UNICODE
+
+pytest.importorskip("tokenizers")
+
+needs_assets = pytest.mark.skipif(not ASSETS.is_dir(), reason="needs ../shared/data/tokenizers")
+every_kind = pytest.mark.parametrize(
+    "kind", [*TINY, *(pytest.param(name, marks=needs_assets) for name in SHARED_KINDS)]
+)
+_pairs: dict[str, Pair] = {}
+
+
+@pytest.fixture
+def pair(kind: str, tmp_path: Path) -> Pair:
+    if kind not in _pairs:
+        _pairs[kind] = load_pair(tmp_path, kind)
+    return _pairs[kind]
+
+
+@every_kind
+def test_examples_and_random_texts(pair: Pair) -> None:
+    assert not mismatches(pair, [*EXAMPLES, *itertools.islice(kind_texts(1), 2000)])
+
+
+@every_kind
+def test_code_points(pair: Pair) -> None:
+    for texts in blocks(telling_codes()[:: 1 if len(pair.ours) < 1000 else 31]):
+        assert not mismatches(pair, texts)
+
+
+@every_kind
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.skipif(not UNICODE.is_dir(), reason="needs ../shared/data/unicode")
+def test_unicode_files(pair: Pair, name: str) -> None:
+    texts = [text[:1000] for text in FILES[name]()]
+    assert not mismatches(pair, texts[:: 1 + len(texts) // 4000])
+
+
+@every_kind
+def test_source_code(pair: Pair) -> None:
+    library = Path(sysconfig.get_path("stdlib"))
+    texts = [
+        path.read_text(encoding="utf-8", errors="replace")[:20_000]
+        for name in ("argparse.py", "json/decoder.py", "test/test_unicode_identifiers.py")
+        if (path := library / name).is_file()
+    ]
+    assert len(texts) >= 2
+    assert not mismatches(pair, [*texts, *(line for text in texts for line in text.splitlines())])
+
+
+@every_kind
+@given(
+    text=st.text(
+        st.one_of(
+            st.characters(),
+            st.characters(max_codepoint=0x2FF),
+            st.characters(categories=["Mn", "Mc", "Me", "Cf", "Zs", "Lm", "No", "Nl"]),
+            st.sampled_from("\u2581\u0120'srelvdm <>/mask\n\t\u0301\u200d\u2122\u0130aA1"),
+        )
+    )
+)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_text(pair: Pair, text: str) -> None:
+    assert not mismatches(pair, [text])
+
+
+@every_kind
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a" * 20_000,
+        "ab" * 10_000,
+        " " * 20_000,
+        "日本" * 5_000,
+        "\u0301" * 20_000,
+        "<mask> " * 3_000,
+        "hello " * 20_000,
+    ],
+    ids=["one letter", "letters", "blanks", "ideographs", "marks", "masks", "words"],
+)
+def test_long_texts(pair: Pair, text: str) -> None:
+    assert not mismatches(pair, [text])
+
+
+@every_kind
+def test_pairs_of_texts(pair: Pair) -> None:
+    texts = list(itertools.islice(kind_texts(2), 400))
+    for first, second in itertools.pairwise(texts):
+        if any("\ud800" <= character <= "\udfff" for character in first + second):
+            continue
+        expected = pair.judge.encode(first, second)
+        assert pair.ours.encode_pair(first, second) == (expected.ids, expected.type_ids, 0)
+
+
+@needs_assets
+@pytest.mark.parametrize(
+    ("kind", "cases"),
+    [
+        ("self-trained byte-level", "selftrained/bytelevel_cases.json"),
+        ("self-trained characters", "selftrained/characters_cases.json"),
+    ],
+)
+def test_stored_cases(pair: Pair, cases: str) -> None:
+    found = json.loads((ASSETS / cases).read_text(encoding="utf-8"))
+    assert len(found) > 50
+    for case in found:
+        assert pair.ours.encode(case["text"]) == case["ids"], case["text"]
