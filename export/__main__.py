@@ -76,6 +76,11 @@ def parser() -> Parser:
         help="default of max_length at run time (default: what the folder declares)",
     )
     options.add_argument(
+        "--tokenizer",
+        choices=("tokenizer.json", "vocab.txt"),
+        help="which of the two files to take where they disagree",
+    )
+    options.add_argument(
         "--without-head",
         action="store_true",
         help="leave out a head for another task, such as classification, and export the encoder under it",
@@ -159,6 +164,7 @@ def _export(arguments: argparse.Namespace) -> int:
         force=arguments.force,
         name=arguments.name,
         max_tokens=arguments.max_tokens,
+        tokenizer=arguments.tokenizer,
         without_head=arguments.without_head,
         rotate=arguments.rotate,
         task=arguments.task,

@@ -21,7 +21,7 @@ import numpy as np
 
 from export.config import check_file, read_json
 from export.errors import ExportError, listing
-from export.layouts import checkpoint_root
+from export.layouts import checkpoint_root, weight_files
 from export.models import load_config
 from runtime.manifest import SIMILARITIES
 from runtime.modules import Module, array_shapes
@@ -117,15 +117,11 @@ class Declared:
     default_prompt_name: str | None = None
     similarity: str = "cosine"
     notes: tuple[str, ...] = ()  # what the report has to say
+    files: tuple[Path, ...] = ()  # what was read besides the backbone's own files
 
-    @property
-    def files(self) -> list[Path]:
-        """The files of sentence-transformers that are there, for the manifest's list of sources."""
-        names = (MODULES, SETTINGS)
-        found = [self.root / name for name in names if (self.root / name).is_file()]
-        return found + [
-            self.backbone / name for name in TRANSFORMER_SETTINGS if (self.backbone / name).is_file()
-        ]
+    def name_of(self, path: Path) -> str:
+        """The name of a file within the folder."""
+        return path.relative_to(self.root).as_posix()
 
 
 def read_declared(folder: Path) -> Declared:
@@ -144,6 +140,7 @@ class _Reader:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.notes: list[str] = []
+        self.files: list[Path] = []
 
     def read(self) -> Declared:
         if not (self.root / MODULES).exists():
@@ -151,8 +148,9 @@ class _Reader:
                 self.notes.append(
                     f"{listing(poolings)} is not used: without {MODULES} nothing refers to it; pooling is mean"
                 )
-            settings = {**self._transformer(self.root), **self._prompts()}
-            return Declared(self.root, self.root, **settings, notes=tuple(self.notes))
+            settings: dict[str, Any] = {**self._transformer(self.root), **self._prompts()}
+            settings |= {"notes": tuple(self.notes), "files": tuple(self.files)}
+            return Declared(self.root, self.root, **settings)
         backbone, pooling, *others = self._entries()
         settings = {**self._transformer(backbone[1]), **self._prompts()}
         hidden_size = load_config(backbone[1]).hidden_size
@@ -174,12 +172,14 @@ class _Reader:
             modules=tuple(modules),
             normalize=normalize,
             notes=tuple(self.notes),
+            files=tuple(self.files),
         )
 
     def _entries(self) -> list[tuple[str, Path]]:
         """Type and folder of each module but Dropout: Transformer, Pooling, and those that work on its vectors."""
         path = self.root / MODULES
         entries = _read_any_json(path)
+        self.files.append(path)
         if not isinstance(entries, list) or not entries:
             raise ExportError(f"{path} is not a list of modules: fetch it again")
         modules = []
@@ -219,7 +219,7 @@ class _Reader:
         path = next((backbone / name for name in TRANSFORMER_SETTINGS if (backbone / name).exists()), None)
         if path is None:
             return {}
-        fields = read_json(path)
+        fields = self._json(path)
         limit = fields.get("max_seq_length")
         for name in (
             "model_args",
@@ -281,7 +281,7 @@ class _Reader:
                 f"{self._name(path)} is missing: pooling is mean, the default of sentence-transformers"
             )
             return ("mean",), True
-        fields = read_json(path)
+        fields = self._json(path)
         stated = fields.get("pooling_mode")
         if stated is None:
             flags = {
@@ -319,7 +319,7 @@ class _Reader:
 
     def _module(self, kind: str, folder: Path, size: int) -> Module:
         path = folder / "config.json"
-        fields = read_json(path) if kind != "Normalize" or path.exists() else {}
+        fields = self._json(path) if kind != "Normalize" or path.exists() else {}
         for name in ("module_input_name", "module_output_name"):
             if fields.get(name) not in (None, "sentence_embedding"):
                 raise ExportError(
@@ -375,6 +375,7 @@ class _Reader:
         from export.checkpoint import read_state
 
         state = read_state(folder)
+        self.files += weight_files(folder)
         arrays: dict[str, NDArray[np.float32]] = {}
         for name, shape in array_shapes(module).items():
             key = "residual.weight" if name == "residual" else f"{layer}.{name}"
@@ -402,7 +403,7 @@ class _Reader:
         path = self.root / SETTINGS
         if not path.exists():
             return {}
-        fields = read_json(path)
+        fields = self._json(path)
         prompts = fields.get("prompts") or {}
         if not isinstance(prompts, dict) or not all(
             isinstance(text, str | None) for text in prompts.values()
@@ -432,6 +433,11 @@ class _Reader:
             {"__version__", "prompts", "default_prompt_name", "similarity_fn_name", "model_type"},
         )
         return {"prompts": prompts, "default_prompt_name": default, "similarity": similarity}
+
+    def _json(self, path: Path) -> dict[str, Any]:
+        fields = read_json(path)
+        self.files.append(path)
+        return fields
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()

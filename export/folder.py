@@ -104,6 +104,23 @@ def check_target(output: Path, *, force: bool) -> None:
         )
 
 
+def seal(folder: Path, manifest: Mapping[str, object]) -> dict[str, object]:
+    """Write a manifest that describes the other files of a folder.
+
+    :param folder: holds the files of a model folder; a manifest that is there is replaced.
+    :param manifest: everything but ``files`` and ``checksum``.
+    :return: the manifest as written.
+    """
+    (folder / MANIFEST).unlink(missing_ok=True)
+    whole: dict[str, object] = {
+        **manifest,
+        "files": {file.name: file_facts(file)._asdict() for file in sorted(folder.iterdir())},
+    }
+    whole["checksum"] = content_checksum(whole)
+    (folder / MANIFEST).write_text(json.dumps(whole, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return whole
+
+
 def write(
     output: Path, sources: Iterable[Path], manifest: Mapping[str, object], *, force: bool = False
 ) -> dict[str, object]:
@@ -121,18 +138,12 @@ def write(
     target = _resolve(output)
     try:
         with _staging(target) as stage:
-            entries: dict[str, object] = {}
             for file in sources:
                 copy = stage / file.name
                 shutil.copyfile(file, copy)
                 files.sync(copy)
-                entries[file.name] = file_facts(copy)._asdict()
-            whole = {**manifest, "files": entries}
-            whole["checksum"] = content_checksum(whole)
             # Last: a folder without a manifest is no model folder.
-            (stage / MANIFEST).write_text(
-                json.dumps(whole, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-            )
+            whole = seal(stage, manifest)
             files.sync(stage / MANIFEST)
             files.replace(stage, target)
     except OSError as error:

@@ -40,6 +40,8 @@ from export.gates import Subject
 from export.quantization import quantize
 from export.token_vectors import write_token_arrays
 from export.verify import Figures, Progress
+from export.verify_tokenizer import verify_tokenizer
+from export.verify_vectors import verify_vectors
 from export.vocabulary import Vocabulary, load_vocabulary
 from runtime.manifest import MODEL, SCHEMA_VERSION, VOCABULARY, file_facts
 from runtime.modules import MODULES_DATA, Module, describe, pack
@@ -70,6 +72,7 @@ class Settings:
     min_cosine: float = verify.INT8_WORST_COSINE  # of int8 to fp32, the least
     compare: bool = False  # measure optimum's int8 beside ours
     max_tokens: int | None = None  # the default max_length, instead of what the folder declares
+    tokenizer: str | None = None  # "tokenizer.json" or "vocab.txt", where the two disagree
     without_head: bool = False  # leave out a head for another task
     rotate: bool = (
         False  # make vectors that can be cut, see export/rotate.py; source may be a model folder then
@@ -153,11 +156,14 @@ def _run(
 ) -> dict[str, object]:
     final = work / "final"
     final.mkdir()
-    vocabulary = load_vocabulary(stated.backbone, model.config)
-    (final / VOCABULARY).write_text(
-        "".join(f"{token}\n" for token in vocabulary.tokens), encoding="utf-8", newline="\n"
-    )
+    notes = list(stated.notes)
+    vocabulary = load_vocabulary(stated.backbone, model.config, choice=settings.tokenizer, notes=notes)
+    _check_lower_case(stated, vocabulary, notes)
+    stated = dataclasses.replace(stated, notes=tuple(notes))
+    (final / VOCABULARY).write_text(vocabulary.lines(), encoding="utf-8", newline="\n")
     tokenizer = WordPiece.from_file(final / VOCABULARY, lower_case=vocabulary.lower_case)
+    progress("comparing the tokenizer with the checkpoint's own")
+    ids = verify_tokenizer(stated.backbone, tokenizer, corpus, settings.tokenizer)
     threads = default_threads()
     job = _Job(
         settings,
@@ -173,8 +179,9 @@ def _run(
         progress,
     )
     if settings.precision == "int8" and settings.scheme == "optimum":
-        return _write(job, _make_baseline(job), max_dense_tokens=None)
-    return _write(job, _make_ours(job), graph.max_dense_tokens(model.config.num_attention_heads))
+        return _write(job, {"tokenizer": ids, **_make_baseline(job)}, max_dense_tokens=None)
+    verification: dict[str, Figures] = {"tokenizer": ids, **_make_ours(job)}
+    return _write(job, verification, graph.max_dense_tokens(model.config.num_attention_heads))
 
 
 def _make_ours(job: _Job) -> dict[str, Figures]:
@@ -292,17 +299,19 @@ def _for_ranking(job: _Job, fp32: Path, tokens: Sequence[Sequence[int]], longest
 
 
 def _write(job: _Job, verification: dict[str, Figures], max_dense_tokens: int | None) -> dict[str, object]:
-    """Write the model folder; returns its manifest."""
+    """Write the model folder, if its vectors are the checkpoint's; returns its manifest."""
     settings, stated = job.settings, job.stated
-    job.progress(f"writing {settings.output}")
     came_from = source.provenance(settings.source, job.checkpoint_folder)
-    weights = [*checkpoint.weight_files(stated.backbone), stated.backbone / "config.json"]
+    sources = [*checkpoint.weight_files(stated.backbone), stated.backbone / "config.json", *stated.files]
     if packed := pack(stated.modules):
         (job.final / MODULES_DATA).write_bytes(packed)
     manifest: dict[str, object] = {
         "schema_version": SCHEMA_VERSION,
         "name": settings.name or Path(came_from["name"] or settings.source).name,
-        "source": {**came_from, "sha256": {file.name: file_facts(file).sha256 for file in sorted(weights)}},
+        "source": {
+            **came_from,
+            "sha256": {stated.name_of(file): file_facts(file).sha256 for file in sorted(sources)},
+        },
         **shape(job.model, job.vocabulary, stated, settings.max_tokens),
         "precision": settings.precision,
         "scheme": settings.scheme if settings.precision == "int8" else None,
@@ -311,7 +320,43 @@ def _write(job: _Job, verification: dict[str, Figures], max_dense_tokens: int | 
         "notes": list(stated.notes),
         "verification": verification,
     }
-    return folder.write(settings.output, sorted(job.final.iterdir()), manifest, force=settings.force)
+    parts = sorted(job.final.iterdir())
+    if not job.model.head:
+        job.progress("comparing the vectors of the folder with torch, pooling and modules")
+        folder.seal(job.final, manifest)
+        verification["vectors"] = verify_vectors(
+            job.model,
+            stated,
+            job.final,
+            job.corpus,
+            choice=settings.tokenizer,
+            least_cosine=_least_cosine(settings),
+            threads=job.threads,
+        )
+    job.progress(f"writing {settings.output}")
+    return folder.write(settings.output, parts, manifest, force=settings.force)
+
+
+def _least_cosine(settings: Settings) -> float | None:
+    """Least cosine of an end vector: None for fp32, judged by its components; the baseline is only measured."""
+    if settings.precision == "fp32":
+        return None
+    return -1.0 if settings.scheme == "optimum" else settings.min_cosine
+
+
+def _check_lower_case(stated: Declared, vocabulary: Vocabulary, notes: list[str]) -> None:
+    """Lower-casing before the tokenizer changes nothing where the tokenizer does it itself."""
+    if not stated.lower_case:
+        return
+    if not vocabulary.lower_case:
+        raise ExportError(
+            f"{stated.backbone}: sentence-transformers is told to lower-case texts (do_lower_case) before a tokenizer "
+            "that keeps case and accents, which is not implemented: set do_lower_case in tokenizer_config.json if "
+            "accents may be dropped"
+        )
+    notes.append(
+        "do_lower_case of sentence-transformers changes nothing: the tokenizer lower-cases by itself"
+    )
 
 
 def shape(
@@ -343,7 +388,7 @@ def shape(
         "prompts": stated.prompts,
         "default_prompt_name": stated.default_prompt_name,
         "similarity": stated.similarity,
-        "tokenizer": {"type": "wordpiece", "lower_case": vocabulary.lower_case},
+        "tokenizer": vocabulary.describe(),
     }
 
 

@@ -40,6 +40,17 @@ def lines(manifest: Mapping[str, Any]) -> list[str]:
             f"{'fp32 against torch':<24}largest difference of the unit vector by tokens: {alone}",
             f"{'':<24}in ragged padded batches: {fp32['padded']:.0e} (allowed: {fp32['tolerance']:g})",
         ]
+    if tokenizer := figures.get("tokenizer"):
+        report.append(
+            f"{'tokenizer':<24}the ids of the checkpoint's own, on {tokenizer['texts']:,} texts and "
+            f"{tokenizer['hostile']:,} hostile strings"
+        )
+    if vectors := figures.get("vectors"):
+        report.append(
+            f"{'vectors':<24}of the finished folder against torch, pooling and modules: {vectors['texts']} texts, "
+            f"{vectors['prompts']} prompts, worst cosine {vectors['worst']:.6f}, largest difference "
+            f"{vectors['difference']:.0e}"
+        )
     if official := figures.get("official"):
         report.append(f"{'published figures':<24}{official['name']}: {len(official['gates'])} checked")
         report += [

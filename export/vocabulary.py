@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from export.config import DEFAULT_MAX_TOKENS, read_json
+from export.config import DEFAULT_MAX_TOKENS, check_file, read_json
 from export.errors import ExportError, listing
 from export.models import EncoderConfig, load_config
+from export.own_tokenizer import FAST, SLOW, config_counts, own_tokenizer
 
-__all__ = ["SPECIAL_TOKENS", "Vocabulary", "load_vocabulary"]
+__all__ = ["CHOICES", "SPECIAL_TOKENS", "Vocabulary", "load_vocabulary"]
+
 
 # Field of tokenizer_config.json -> the token that the runtime's tokenizer knows by name.
 SPECIAL_TOKENS = {
@@ -27,6 +31,12 @@ _UNSET_ABOVE = 1_000_000
 _BPE_FILES = ("vocab.json", "merges.txt")
 
 
+# Those of SPECIAL_TOKENS as `tokenizers` adds them, and as the runtime knows them without being told.
+_PLAIN = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+_FLAGS = tuple(_PLAIN)
+CHOICES = (FAST, SLOW)
+
+
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
     """A WordPiece vocabulary and how text is prepared for it."""
@@ -34,35 +44,84 @@ class Vocabulary:
     tokens: tuple[str, ...]  # the position is the id
     lower_case: bool  # lower-case and strip accents first
     max_tokens: int  # the longest text, [CLS] and [SEP] included
+    added: tuple[
+        dict[str, Any], ...
+    ] = ()  # tokens found before the text is split: id, content and five flags each
+    pieces: int = 0  # tokens[:pieces] are those of the WordPiece model
+
+    def lines(self) -> str:
+        """The content of a model folder's vocab.txt: tokens that are only added stand in the manifest alone."""
+        return "".join(f"{token}\n" for token in self.tokens[: self.pieces or None])
+
+    def describe(self) -> dict[str, Any]:
+        """The field "tokenizer" of manifest.json."""
+        described = {"type": "wordpiece", "lower_case": self.lower_case}
+        plain = [
+            {"id": number, "content": token, **_PLAIN}
+            for number, token in enumerate(self.tokens)
+            if token in SPECIAL_TOKENS.values()
+        ]
+        if self.added and sorted(self.added, key=lambda token: int(token["id"])) != plain:
+            described["added_tokens"] = [
+                {name: value for name, value in token.items() if value is not False} for token in self.added
+            ]
+        return described
 
 
-def load_vocabulary(folder: Path, config: EncoderConfig | None = None) -> Vocabulary:
-    """Read ``vocab.txt``, or ``tokenizer.json`` where there is none, and ``tokenizer_config.json``.
+def load_vocabulary(
+    folder: Path,
+    config: EncoderConfig | None = None,
+    *,
+    choice: str | None = None,
+    notes: list[str] | None = None,
+) -> Vocabulary:
+    """Read ``tokenizer.json`` or ``vocab.txt``, which must agree where both are there, and what stands beside them.
 
     :param folder: the checkpoint folder.
     :param config: its configuration, where it is read already.
+    :param choice: of CHOICES: the one to read where the two disagree; None: then refuse.
+    :param notes: gets a line for each thing that was decided.
     :return: the vocabulary.
     :raises ExportError: the tokenizer is not BERT's WordPiece, its size is not that of the embedding table, a special
-        token is missing, or a file is missing or broken.
+        token is missing, files disagree, or one is missing or broken.
     """
     if config is None:
         config = load_config(folder)
-    # tokenizer.json first, even beside a vocab.txt: it says which kind of tokenizer the vocabulary belongs to.
-    fast = folder / "tokenizer.json"
-    settings, listed = _read_fast(fast) if fast.is_file() else ({}, None)
-    slow = folder / "vocab.txt"
-    if slow.is_file():
-        listed, file = _read_lines(slow), slow
-    elif listed is not None:
+    fast, slow = folder / FAST, folder / SLOW
+    for path in (fast, slow):
+        check_file(path)
+    if choice is not None and not (folder / choice).is_file():
+        raise ExportError(f"{folder} has no {choice} to choose: leave out --tokenizer")
+    notes = [] if notes is None else notes
+    if fast.is_file() and choice != SLOW:
+        # Even beside a vocab.txt: it says which kind of tokenizer the vocabulary belongs to.
+        read = _read_fast(fast)
+        if slow.is_file() and choice is None:
+            _compare(fast, read, slow)
+        _check_added(folder, fast, read)
         file = fast
+    elif slow.is_file():
+        read, file = _read_slow(folder, slow), slow
     elif any((folder / name).is_file() for name in _BPE_FILES):
         raise ExportError(
             f"{folder} has a BPE tokenizer ({' and '.join(_BPE_FILES)}); only WordPiece is implemented"
         )
     else:
         raise ExportError(f"{folder} has neither vocab.txt nor tokenizer.json: fetch the checkpoint again")
-    _check_tokens(file, listed, config.vocab_size)
-    settings |= _read_settings(folder / "tokenizer_config.json")
+    if choice is not None:
+        notes.append(f"the tokenizer is that of {choice}, as asked")
+    tokens = _by_id(file, read)
+    _check_tokens(file, tokens, config.vocab_size)
+    stated = _read_settings(folder / "tokenizer_config.json")
+    own_first = choice == FAST or not config_counts(stated)
+    settings = {**stated, **read.settings} if own_first else {**read.settings, **stated}
+    for name in sorted(read.settings.keys() & stated.keys()):
+        if read.settings[name] != stated[name]:
+            winner = FAST if own_first else "tokenizer_config.json"
+            notes.append(
+                f"{name} is {read.settings[name]} in {FAST} and {stated[name]} in tokenizer_config.json: "
+                f"{winner} counts"
+            )
     lower_case = settings.get("do_lower_case", True)
     if not isinstance(lower_case, bool):
         raise ExportError(f"{folder}: do_lower_case is {lower_case!r}, expected true or false")
@@ -71,9 +130,112 @@ def load_vocabulary(folder: Path, config: EncoderConfig | None = None) -> Vocabu
             f"{folder}: strip_accents is {settings['strip_accents']!r} where lower-casing is {lower_case}; only the "
             "two together are implemented"
         )
-    if settings.get("tokenize_chinese_chars", True) is not True:
-        raise ExportError(f"{folder}: tokenize_chinese_chars is false; only true is implemented")
-    return Vocabulary(tuple(listed), lower_case, _max_tokens(folder, settings, config))
+    for name, expected in (
+        ("tokenize_chinese_chars", True),
+        ("truncation_side", "right"),
+        ("do_basic_tokenize", True),
+    ):
+        if settings.get(name, expected) != expected:
+            raise ExportError(
+                f"{folder}: {name} is {str(settings[name]).lower()}; only {str(expected).lower()} is implemented"
+            )
+    return Vocabulary(
+        tuple(tokens),
+        lower_case,
+        _max_tokens(folder, {**read.settings, **stated}, config),
+        read.added,
+        len(read.ids),
+    )
+
+
+class _Read(NamedTuple):
+    """A tokenizer as one file has it."""
+
+    ids: dict[str, int]  # of the WordPiece model
+    added: tuple[dict[str, Any], ...]
+    settings: dict[str, Any]  # under the names of tokenizer_config.json
+
+
+def _compare(fast: Path, read: _Read, slow: Path) -> None:
+    """Refuse two files with different tokens."""
+    listed = _read_lines(slow)
+    ids = {**{token["content"]: token["id"] for token in read.added}, **read.ids}
+    by_id = {number: token for token, number in ids.items()}
+    only_added = {token["id"] for token in read.added} - set(read.ids.values())
+    for number in range(max(len(listed), max(by_id, default=-1) + 1)):
+        one = by_id.get(number)
+        other = listed[number] if number < len(listed) else None
+        if one != other and not (other is None and number in only_added):
+            shown = ["no token" if token is None else repr(token) for token in (one, other)]
+            raise ExportError(
+                f"{fast} and {slow.name} are different tokenizers: id {number} is {shown[0]} in the first and "
+                f"{shown[1]} in the second: pass --tokenizer {FAST} or --tokenizer {SLOW}, whichever the weights know"
+            )
+
+
+def _check_added(folder: Path, fast: Path, read: _Read) -> None:
+    """Refuse added tokens of other files that tokenizer.json does not have."""
+    ids = {**{token["content"]: token["id"] for token in read.added}, **read.ids}
+    flags = {token["content"]: token for token in read.added}
+    for name, entries in _stated_added(folder):
+        for content, entry in entries.items():
+            if ids.get(content) != entry["id"]:
+                raise ExportError(
+                    f"{folder / name} gives the added token {content!r} the id {entry['id']}, and {fast.name} "
+                    f"{f'the id {ids[content]}' if content in ids else 'does not have it'}: save the tokenizer again"
+                )
+            for flag in _FLAGS:
+                if content in flags and flag in entry and entry[flag] != flags[content][flag]:
+                    raise ExportError(
+                        f"{folder / name} says {flag} {str(entry[flag]).lower()} of the added token {content!r}, and "
+                        f"{fast.name} {str(flags[content][flag]).lower()}: save the tokenizer again"
+                    )
+
+
+def _stated_added(folder: Path) -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
+    """Added tokens by content, of added_tokens.json and of tokenizer_config.json."""
+    legacy, config = folder / "added_tokens.json", folder / "tokenizer_config.json"
+    try:
+        if legacy.is_file():
+            yield legacy.name, {token: {"id": int(number)} for token, number in read_json(legacy).items()}
+        if config.is_file():
+            entries = read_json(config).get("added_tokens_decoder") or {}
+            yield (
+                config.name,
+                {token["content"]: {**token, "id": int(number)} for number, token in entries.items()},
+            )
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise ExportError(f"{folder}: the added tokens are broken: save the tokenizer again") from None
+
+
+def _read_slow(folder: Path, slow: Path) -> _Read:
+    """Read vocab.txt; what is added, and with which flags, is for Transformers to say."""
+    listed = _read_lines(slow)
+    ids = dict(zip(listed, range(len(listed)), strict=True))
+    if len(ids) != len(listed):
+        repeated = [repr(token) for token, count in Counter(listed).items() if count > 1]
+        raise ExportError(f"{slow} lists tokens twice: {listing(repeated)}")
+    if not any(entries for _, entries in _stated_added(folder)):
+        return _Read(ids, (), {})
+    document = json.loads(own_tokenizer(folder, SLOW).to_str())
+    return _Read(ids, _added(slow, document.get("added_tokens") or []), {})
+
+
+def _added(file: Path, entries: Any) -> tuple[dict[str, Any], ...]:
+    try:
+        return tuple(
+            {
+                "id": int(entry["id"]),
+                "content": str(entry["content"]),
+                **{
+                    flag: bool(entry.get(flag, _PLAIN[flag] and entry["content"] in SPECIAL_TOKENS.values()))
+                    for flag in _FLAGS
+                },
+            }
+            for entry in entries
+        )
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise ExportError(f"{file}: the added tokens are broken: fetch it again") from None
 
 
 def _read_lines(file: Path) -> list[str]:
@@ -89,8 +251,8 @@ def _read_lines(file: Path) -> list[str]:
     return [line.removesuffix("\r") for line in lines]
 
 
-def _read_fast(file: Path) -> tuple[dict[str, Any], list[str]]:
-    """Read tokenizer.json: its settings under the names of tokenizer_config.json, and its tokens by id."""
+def _read_fast(file: Path) -> _Read:
+    """Read tokenizer.json."""
     fields = read_json(file)
     model = _part(file, fields, "model")
     kind = model.get("type")
@@ -120,7 +282,10 @@ def _read_fast(file: Path) -> tuple[dict[str, Any], list[str]]:
         "strip_accents": normalizer.get("strip_accents"),
         "tokenize_chinese_chars": normalizer.get("handle_chinese_chars", True),
     }
-    return settings, _by_id(file, model.get("vocab"), fields.get("added_tokens") or [])
+    vocabulary = model.get("vocab")
+    if not isinstance(vocabulary, dict) or not all(type(number) is int for number in vocabulary.values()):
+        raise ExportError(f"{file}: the vocabulary is broken: fetch it again")
+    return _Read(vocabulary, _added(file, fields.get("added_tokens") or []), settings)
 
 
 def _part(file: Path, fields: dict[str, Any], name: str) -> dict[str, Any]:
@@ -132,17 +297,18 @@ def _part(file: Path, fields: dict[str, Any], name: str) -> dict[str, Any]:
     return part
 
 
-def _by_id(file: Path, vocabulary: Any, added: Any) -> list[str]:
+def _by_id(file: Path, read: _Read) -> list[str]:
+    """All tokens in the order of their ids: first those of the model, then those that are only added."""
     ids: dict[int, str] = {}
-    try:
-        pairs = [*vocabulary.items(), *((token["content"], token["id"]) for token in added)]
-        for token, number in pairs:
-            if not isinstance(token, str) or ids.setdefault(int(number), token) != token:
-                raise ExportError(f"{file}: id {number} is given to {ids[number]!r} and {token!r}")
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise ExportError(f"{file}: the vocabulary is broken: fetch it again") from None
+    for token, number in [*read.ids.items(), *((token["content"], token["id"]) for token in read.added)]:
+        if ids.setdefault(number, token) != token:
+            raise ExportError(f"{file}: id {number} is given to {ids[number]!r} and {token!r}")
     if gaps := [str(number) for number in range(len(ids)) if number not in ids]:
         raise ExportError(f"{file}: no token has id {listing(gaps)}")
+    if mixed := [repr(token) for token, number in read.ids.items() if number >= len(read.ids)]:
+        raise ExportError(
+            f"{file}: {listing(mixed, 4)} has an id among those of added tokens, which is not implemented"
+        )
     return [ids[number] for number in range(len(ids))]
 
 
@@ -164,8 +330,8 @@ def _check_tokens(file: Path, tokens: list[str], size: int) -> None:
         raise ExportError(f"{file} lacks {listing(absent)}: it is not a BERT vocabulary")
     if len(tokens) != size:
         raise ExportError(
-            f"{file} has {len(tokens)} tokens and config.json a vocab_size of {size}: fetch it again, or, where the "
-            "embedding table was padded, append a line such as [unused900] for each row without a token"
+            f"{file} has {len(tokens)} tokens, added ones included, and config.json a vocab_size of {size}: fetch both "
+            "from one place, or fit the table to the tokens (Transformers' resize_token_embeddings()) and save it again"
         )
     if blank := [str(number) for number, token in enumerate(tokens) if not token or "\n" in token]:
         raise ExportError(f"{file}: the token with id {listing(blank)} is empty or holds a line break")

@@ -29,7 +29,7 @@ def make_folder(checkpoint: Path, output: Path, precision: str) -> Path:
     with tempfile.TemporaryDirectory() as staging:
         work = Path(staging)
         files = folder.save_model(graph.build(model.export_weights(), precision=precision), work)
-        (work / VOCABULARY).write_text("".join(f"{token}\n" for token in vocabulary.tokens), encoding="utf-8")
+        (work / VOCABULARY).write_text(vocabulary.lines(), encoding="utf-8")
         if packed := pack(stated.modules):
             (work / MODULES_DATA).write_bytes(packed)
             files = [*files, work / MODULES_DATA]

@@ -18,6 +18,7 @@ NEED_EXTRA = {
         "checkpoint",
         "config",
         "declared",
+        "sentence_transformers_parity",
         "distill",
         "forms",
         "graph",

@@ -102,8 +102,13 @@ def test_the_verification_figures_are_stored(exported: dict[str, Path]) -> None:
     assert figures["int8"]["texts"] == 1001
     assert figures["int8"]["worst"] >= 0.99
     assert "encoder.layer.1.mlp.wo" in figures["layers"]
-    assert set(load_manifest(exported["fp32"]).document["verification"]) == {"fp32"}
-    assert set(load_manifest(exported["optimum"]).document["verification"]) == {"fp32", "int8"}
+    assert set(load_manifest(exported["fp32"]).document["verification"]) == {"tokenizer", "fp32", "vectors"}
+    assert set(load_manifest(exported["optimum"]).document["verification"]) == {
+        "tokenizer",
+        "fp32",
+        "int8",
+        "vectors",
+    }
 
 
 def test_the_runtime_embeds_with_what_was_exported(exported: dict[str, Path]) -> None:
