@@ -68,15 +68,14 @@ def verify_vectors(
         steps = np.linspace(0, len(fitting) - 1, min(TEXTS, len(fitting))).round().astype(int).tolist()
         picked = [texts[fitting[step]] for step in steps]
         cut = [texts[ordered[-1]]]  # longer than the limit, where there is one
-        rounds: list[tuple[str | None, list[str]]] = [("", [*picked, *cut, ""])]
+        rounds: list[tuple[dict[str, str], str, list[str]]] = [({"prompt": ""}, "", [*picked, *cut, ""])]
         if stated.default_prompt_name is not None:
-            rounds.append((None, picked[:PROMPT_TEXTS]))
-        rounds += [(name, picked[:PROMPT_TEXTS]) for name in list(stated.prompts)[:PROMPTS]]
-        for name, several in rounds:
-            if name != "" and embedder.tokenizer.count(embedder.choose_prompt(name).text) >= limit:
-                continue
-            named = {"prompt": ""} if name == "" else {"prompt_name": name}
-            prompt = embedder.choose_prompt(**named).text
+            rounds.append(({}, stated.prompts[stated.default_prompt_name], picked[:PROMPT_TEXTS]))
+        for name, prompt in list(stated.prompts.items())[:PROMPTS]:
+            rounds.append(({"prompt_name": name}, prompt, picked[:PROMPT_TEXTS]))
+        for named, prompt, several in rounds:
+            if prompt and len(own.encode(prompt).ids) >= limit:
+                continue  # no room for a text
             found = embedder.encode(several, max_length=limit, **named).astype(np.float64)
             for text, vector in zip(several, found, strict=True):
                 expected = _expected(model, stated, own, embedder, prompt, text, limit)

@@ -15,6 +15,7 @@ NEED_EXTRA = {
     f"test_{name}.py"
     for name in (
         "baseline",
+        "cases",
         "checkpoint",
         "config",
         "declared",
