@@ -47,7 +47,7 @@ from runtime.manifest import MODEL, SCHEMA_VERSION, VOCABULARY, file_facts
 from runtime.modules import MODULES_DATA, Module, describe, pack
 from runtime.resources import default_threads
 from runtime.tokenization.tokenizer import Tokenizer
-from runtime.tokenization.wordpiece import WordPiece
+from runtime.tokenization.wordpiece_added import load_wordpiece
 
 if TYPE_CHECKING:
     from export.declared import Declared
@@ -161,7 +161,7 @@ def _run(
     _check_lower_case(stated, vocabulary, notes)
     stated = dataclasses.replace(stated, notes=tuple(notes))
     (final / VOCABULARY).write_text(vocabulary.lines(), encoding="utf-8", newline="\n")
-    tokenizer = WordPiece.from_file(final / VOCABULARY, lower_case=vocabulary.lower_case)
+    tokenizer = load_wordpiece(str(final / VOCABULARY), vocabulary.describe(), model.config.vocab_size)
     progress("comparing the tokenizer with the checkpoint's own")
     ids = verify_tokenizer(stated.backbone, tokenizer, corpus, settings.tokenizer)
     threads = default_threads()

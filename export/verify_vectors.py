@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +68,7 @@ def verify_vectors(
         steps = np.linspace(0, len(fitting) - 1, min(TEXTS, len(fitting))).round().astype(int).tolist()
         picked = [texts[fitting[step]] for step in steps]
         cut = [texts[ordered[-1]]]  # longer than the limit, where there is one
-        rounds: list[tuple[dict[str, str], str, list[str]]] = [({"prompt": ""}, "", [*picked, *cut, ""])]
+        rounds: list[tuple[dict[str, Any], str, list[str]]] = [({"prompt": ""}, "", [*picked, *cut, ""])]
         if stated.default_prompt_name is not None:
             rounds.append(({}, stated.prompts[stated.default_prompt_name], picked[:PROMPT_TEXTS]))
         for name, prompt in list(stated.prompts.items())[:PROMPTS]:

@@ -13,7 +13,7 @@ import numpy as np
 from . import batching, modules, pooling
 from .bundled import bundled_model
 from .errors import ModelError
-from .manifest import VOCABULARY, Manifest, check_files, load_manifest
+from .manifest import EXPORT_AGAIN, MANIFEST, VOCABULARY, Manifest, check_files, load_manifest
 from .resources import default_threads, most_threads
 from .session import Session
 from .tokenization.wordpiece import WordPiece
@@ -24,8 +24,11 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from .tokenization.tokenizer import Tokenizer
+
     # (model, ids [T], token vectors [T, hidden_size], vector [D]) -> some numbers
-    Reduce = Callable[["Model", NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]
+    Reduce = Callable[
+        ["Model", NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]
+    ]
 
 SHRINK_BATCHES = 8  # memory is given back at the end of this many batches or more: then that costs little
 PARALLEL_TOKENS = 8192  # from here on a call is worth opening a second session for, see batching.run_parallel
@@ -321,7 +324,17 @@ def load_model(
         )
     check_files(folder, manifest, verify)
     vocabulary = os.path.join(folder, VOCABULARY)
-    tokenizer = WordPiece.from_file(vocabulary, lower_case=manifest.lower_case)
+    description = manifest.document["tokenizer"]
+    tokenizer: Tokenizer
+    if description.get("added_tokens") is None:
+        tokenizer = WordPiece.from_file(vocabulary, lower_case=manifest.lower_case)
+    else:
+        from .tokenization.wordpiece_added import load_wordpiece
+
+        try:
+            tokenizer = load_wordpiece(vocabulary, description, manifest.vocabulary)
+        except ModelError as error:
+            raise ModelError(f"{os.path.join(folder, MANIFEST)}: {error}: {EXPORT_AGAIN}") from None
     if len(tokenizer) > manifest.vocabulary:
         raise ModelError(
             f"{vocabulary}: {len(tokenizer):,} tokens where the model has {manifest.vocabulary:,}: "

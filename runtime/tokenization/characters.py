@@ -92,13 +92,15 @@ class CharacterTable(dict[int, str]):
     A table for `str.translate`, filled as characters are met. Safe from several threads.
 
     :param lower_case: Also decompose, drop accents and lower-case, as uncased BERT does.
+    :param split: Put blanks around punctuation too; without it the text is what the normaliser alone makes.
     """
 
-    __slots__ = ("lower_case",)
+    __slots__ = ("lower_case", "split")
 
-    def __init__(self, *, lower_case: bool = True) -> None:
+    def __init__(self, *, lower_case: bool = True, split: bool = True) -> None:
         super().__init__()
         self.lower_case = lower_case
+        self.split = split
 
     def __missing__(self, code: int) -> str:
         text = self._ascii(chr(code)) if code < 0x80 else self._other(code)
@@ -109,7 +111,7 @@ class CharacterTable(dict[int, str]):
 
     def _ascii(self, character: str) -> str:
         if character in _ASCII_PUNCTUATION:
-            return f" {character} "
+            return self._punctuation(character)
         if character in " \t\n\r":
             return " "
         if not character.isprintable():
@@ -124,7 +126,10 @@ class CharacterTable(dict[int, str]):
         if kind == SPACE:
             return " "
         if not self.lower_case:
-            return f" {chr(code)} " if kind in (IDEOGRAPH, PUNCTUATION) else chr(code)
+            text = chr(code)
+            return (
+                f" {text} " if kind == IDEOGRAPH else self._punctuation(text) if kind == PUNCTUATION else text
+            )
         if kind == MARK:
             return ""
         text = "".join(self._part(part, known) for part in known.fold(code))
@@ -134,8 +139,11 @@ class CharacterTable(dict[int, str]):
         """One character of a fold, after which `tokenizers` looks for punctuation and not before."""
         code = ord(part)
         if part in _ASCII_PUNCTUATION or (code >= 0x80 and known.kind(code) == PUNCTUATION):
-            return f" {part} "
+            return self._punctuation(part)
         return MOVABLE + part if code in known.classes else part
+
+    def _punctuation(self, character: str) -> str:
+        return f" {character} " if self.split else character
 
     def normalize(self, text: str) -> str:
         """The whole of normalisation and the split into words.

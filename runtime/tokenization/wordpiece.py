@@ -138,14 +138,14 @@ class WordPiece(Tokenizer):
         """Ids of a normalised word."""
         number = self._vocabulary.get(word)
         if number is None or len(word) > _LONGEST_WORD:
-            return [number for number, _ in self._pieces(word)]
+            return [number for number, _ in self.pieces(word)]
         return [number]
 
     def _locate(self, chunk: str, position: int) -> Iterator[tuple[int, int, int]]:
         """Id, start and stop of each token of a text without white space that starts at a position of the whole."""
         if chunk.isascii() and chunk.isalnum():
             start = position
-            for number, length in self._pieces(chunk.lower() if self.lower_case else chunk):
+            for number, length in self.pieces(chunk.lower() if self.lower_case else chunk):
                 yield number, start, position + length
                 start = position + length
             return
@@ -170,7 +170,7 @@ class WordPiece(Tokenizer):
                         places[-1] = place
                 elif word:
                     start = 0
-                    for number, stop in self._pieces("".join(word)):
+                    for number, stop in self.pieces("".join(word)):
                         yield number, places[start], places[stop - 1] + 1
                         start = stop
                     word.clear()
@@ -185,7 +185,7 @@ class WordPiece(Tokenizer):
                     parts = [piece for part in parts for piece in _interleave(part.split(token), token)]
         return parts
 
-    def _pieces(self, word: str) -> list[tuple[int, int]]:
+    def pieces(self, word: str) -> list[tuple[int, int]]:
         """Greedy longest match.
 
         :param word: A normalised word of at least one character.

@@ -32,6 +32,9 @@ CASES = SHARED / "cases" / "export"
 CORPUS = ["the weather is cold today", "rain, sun", "a b cd", "", "sun " * 50]
 
 WORK = {
+    "added_both": {},
+    "added_json": {},
+    "added_slow": {},
     "cfg_bom": {},
     "pre__orig_mod_": {},
     "shardbin": {},
@@ -66,6 +69,18 @@ def test_cases_that_work(case: str, tmp_path: Path) -> None:
     with Embedder(tmp_path / "model", threads=1) as embedder:
         assert embedder.max_tokens == WORK[case].get("max_tokens", 8192)
         assert embedder.manifest.normalize == stated.normalize
+
+
+@pytest.mark.parametrize("case", ["added_both", "added_json", "added_slow"])
+def test_added_tokens_have_the_ids_of_the_checkpoint(case: str, tmp_path: Path) -> None:
+    if not CASES.is_dir():
+        pytest.skip("needs ../shared/cases")
+    made = make_folder(CASES / case, tmp_path / "model", "fp32")
+    assert len((made / "vocab.txt").read_text(encoding="utf-8").splitlines()) == 62
+    with Embedder(made, threads=1) as embedder:
+        assert embedder.tokenizer.encode("the ticket-id, Jina Sun.") == [2, 5, 62, 12, 63, 13, 3]
+        ids, offsets = embedder.tokenizer.encode_with_offsets("TICKET-ID sun")
+        assert (ids, offsets) == ([2, 62, 19, 3], [(0, 0), (0, 9), (10, 13), (0, 0)])
 
 
 @pytest.mark.parametrize("case", REFUSED)
