@@ -477,8 +477,9 @@ def _reading(files: Files, options: ReadOptions, given: dict[str, Any]) -> Readi
             for column in kept
         )
         types = {column.name: columns.TYPES[column.type or "string"] for column in kept}
+    ident = kept[0] if ident else None
     reading = Reading(
-        files, options, unit, kept[0] if ident else None, kept, types, condition, None, shard_rows
+        files, options, unit, ident, kept, types, files.partitions(), condition, None, shard_rows
     )
     if groups is not None:
         reading = reading._replace(row_groups=row_groups(groups, files.files))

@@ -89,6 +89,7 @@ class Reading(NamedTuple):
     id_column: Column | None
     kept: tuple[Column, ...]  # the id column first
     types: dict[str, Any]  # of the kept columns in the output
+    partitions: dict[str, Any]  # types of the columns that names of folders make
     condition: str | None = None
     row_groups: dict[int, set[int]] | None = None  # by the file's number
     shard_rows: int | None = None
@@ -228,9 +229,9 @@ class _Opened:
             raise DamagedError(f"{file.name}: has changed while it was read")
 
     def _parquet(self, start: Place) -> Iterator[Record]:
-        reading, file, row = self._reading, self._file, 0
+        reading, file = self._reading, self._file
         fragment = _fragment(file)
-        schema, self.total = fragment.physical_schema, fragment.count_rows()
+        schema, self.total = fragment.physical_schema, fragment.metadata.num_rows
         key, names = reading.options.key, schema.names
         condition, tested = columns.parse_filter(reading.condition) if reading.condition else (None, [])
         if not has_field(names, key):
@@ -238,38 +239,35 @@ class _Opened:
         wanted = [key, *(column.name for column in reading.kept), *tested]
         roots = {name if name in names else name.partition(".")[0] for name in wanted}
         chosen = _by_statistics(fragment, condition)
-        groups = reading.row_groups.get(self._number, set()) if reading.row_groups is not None else None
-        for group in fragment.split_by_row_group():
-            info = group.row_groups[0]
-            first, row = row, row + info.num_rows
-            if row <= start.end:
+        told = reading.row_groups.get(self._number, set()) if reading.row_groups is not None else None
+        spans, first = {}, 0  # of the row groups to read: first row and row after the last
+        for group in range(fragment.num_row_groups):
+            stop = first + fragment.metadata.row_group(group).num_rows
+            if stop > start.end and (told is None or group in told):
+                spans[group] = (first, stop)
+            first = stop
+        for group, (first, stop) in spans.items():
+            if group not in chosen:
+                self.filtered += stop - first
                 continue
-            if groups is not None and info.id not in groups:
-                continue
-            if info.id not in chosen:
-                self.filtered += info.num_rows
-                continue
-            at = first
-            for batch in _batches(group, schema, [name for name in names if name in roots]):
-                stop = at + batch.num_rows
-                if stop > start.end:
-                    skip = max(0, start.end - at)
-                    yield from self._batch(batch.slice(skip), at + skip, condition)
-                at = stop
+            batches = _batches(fragment, group, schema, [name for name in names if name in roots])
+            for batch in batches:
+                skip = min(batch.num_rows, max(0, start.end - first))
+                yield from self._batch(batch.slice(skip), first + skip, condition)
+                first += batch.num_rows
 
     def _batch(self, batch: Any, first: int, condition: Any) -> Iterator[Record]:
         reading, partition = self._reading, self._file.partition
         table = pa.Table.from_batches([batch])
         for name, value in partition.items():
             if name not in table.schema.names:
-                kind = reading.files.partitions()[name]
+                kind = reading.partitions[name]
                 typed = int(value) if value is not None and pa.types.is_integer(kind) else value
                 table = table.append_column(name, pa.array([typed] * table.num_rows, kind))
         ends = pa.array(range(first + 1, first + 1 + table.num_rows), pa.int64())
         table = table.append_column(NUMBER, ends)
         if condition is not None:
             table = table.filter(condition)
-            self.filtered += batch.num_rows - table.num_rows
         key = reading.options.key
         texts, errors = texts_of(column_of(table, key), key)
         kept = pa.table(
@@ -281,10 +279,13 @@ class _Opened:
             for number, known in enumerate(kept.column(0).is_valid().to_pylist()):
                 errors[number] = errors[number] or (None if known else f"id column {name!r} is null")
         ended = zip(texts, errors, table.column(NUMBER).to_pylist(), strict=True)
+        stop, read = first + batch.num_rows, first
         for number, (text, error, end) in enumerate(ended):
             if len(text) > MOST_BYTES:
                 text, error = "", f"text of more than {MOST_BYTES >> 20} MiB"
+            self.filtered, read = self.filtered + end - read - 1, end
             yield Record(text, error, (kept, number), None, end, end)
+        self.filtered += stop - read
 
     def consumed(self, end: int) -> int:
         """About how many bytes of the file lie before a place."""
@@ -378,13 +379,14 @@ def _fragment(file: File) -> Any:
     )
 
 
-def _batches(group: Any, schema: Any, names: list[str]) -> Iterator[Any]:
-    info = group.row_groups[0]
+def _batches(fragment: Any, group: int, schema: Any, names: list[str]) -> Iterator[Any]:
+    info = fragment.metadata.row_group(group)
     each = max(1, info.total_byte_size // max(1, info.num_rows))
     size = int(max(1, min(UNIT_ROWS, PARQUET_BATCH_BYTES // each)))
-    selected = {name: ds.field(name) for name in names}
-    yield from group.to_batches(
-        schema=schema, columns=selected, batch_size=size, batch_readahead=1, use_threads=False
+    one = fragment.subset(row_group_ids=[group])
+    fields = {name: ds.field(name) for name in names}
+    return iter(
+        one.to_batches(schema=schema, columns=fields, batch_size=size, batch_readahead=1, use_threads=False)
     )
 
 

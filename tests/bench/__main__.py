@@ -39,12 +39,13 @@ BENCHMARKS = {
     "rag": ("rag", "rag", "retrieval end to end: chunks, late chunks and whole documents in a vector store"),
     "overhead": ("overhead", "overhead", "encode outside the session, several threads, a large corpus"),
     "bulk": ("bulk", "bulk", "bulk jobs: processes times threads, beside a plain encode"),
+    "bulk-scale": ("bulk_scale", "bulk_scale", "bulk jobs: a minute of work, many files, many rows"),
     "memory": ("memory", "memory_sizes", "small functions: peak by length, the longest text by memory size"),
     "serve": ("serve", "serve", "the HTTP service: beside encode; queries beside a document of 8192 tokens"),
 }
 
 # These judge the bundled model as it is; the others compare exports of one checkpoint, which need not be its own.
-OF_THE_EMBEDDED = {"dimensions", "documents", "quality", "rag", "serve", "bulk", "memory"}
+OF_THE_EMBEDDED = {"dimensions", "documents", "quality", "rag", "serve", "bulk", "bulk-scale", "memory"}
 
 EXAMPLES = """\
 examples:

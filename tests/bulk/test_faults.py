@@ -51,7 +51,9 @@ def inputs(folder: Path) -> dict[str, Path]:
     }
     found["jsonl.gz"], found["csv.bz2"] = gzip.compress(found["jsonl"]), bz2.compress(found["csv"])
     found["txt.xz"] = lzma.compress(found["txt"])
-    paths = {}
+    paths = {
+        "parquet": write_parquet(folder / "corpus.parquet", pa.Table.from_pylist(rows), row_group_size=400)
+    }
     for ending, data in found.items():
         paths[ending] = folder / f"corpus.{ending}"
         paths[ending].write_bytes(data)
@@ -62,7 +64,9 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("ending", ["jsonl", "csv", "json", "txt", "jsonl.gz", "csv.bz2", "txt.xz"])
+@pytest.mark.parametrize(
+    "ending", ["jsonl", "csv", "json", "txt", "jsonl.gz", "csv.bz2", "txt.xz", "parquet"]
+)
 def test_every_kind_of_input_goes_on_where_it_was_stopped(
     ending: str, bulk: Bulk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,9 +77,14 @@ def test_every_kind_of_input_goes_on_where_it_was_stopped(
     source = inputs(tmp_path)[ending]
     options = ["--shard-rows", "150", "--max-rejects", "5%"]
     options += ["--id-column", "id"] if "txt" not in ending else []
+    options += ["--filter", "id <= '8'"] if ending == "parquet" else []
     assert bulk(source, "--output", tmp_path / "whole", *options) == 0
     totals = manifest(tmp_path / "whole")["totals"]
-    assert totals["rows"] == totals["vectors"] + totals["rejected"] == ROWS
+    assert totals["rows"] + totals["filtered"] == ROWS
+    assert totals["rows"] == totals["vectors"] + totals["rejected"]
+    assert totals["filtered"] == (
+        sum(str(number) > "8" for number in range(ROWS)) if ending == "parquet" else 0
+    )
     assert totals["blank"] == (1 if "jsonl" in ending else 0)
     assert totals["rejected"] == {"jsonl": 12, "csv": 4}.get(ending.partition(".")[0], 0)
     add = Journal.add

@@ -1,0 +1,171 @@
+"""Bulk jobs at scale: a minute of work beside encode, the first part, the plan of many files, memory by rows.
+
+The memory is that of the process that reads and writes, with units of rows that are made up and vectors that are not
+computed: what grows with the number of rows is what it holds of parts that are done.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.bench import corpora
+from tests.bench.bulk import PLAIN
+from tests.bench.harness import environment, finish
+from tests.bench.report import Result, Table, figure
+from tests.bench.settings import Settings
+
+__all__ = ["bulk_scale"]
+
+TEXTS = 40_000  # about a minute on two cores
+FILES = 10_000
+ROWS = (1_000_000, 10_000_000, 100_000_000)
+PLAN = """
+import sys, time
+from runtime.bulk import embed_files, job
+class Planned(BaseException):
+    pass
+def planned(*_):
+    raise Planned
+job._Job.work = planned
+start = time.perf_counter()
+try:
+    embed_files(sys.argv[1], sys.argv[2], field="text", id_column="id")
+except Planned:
+    print(time.perf_counter() - start)
+"""
+MEMORY = """
+import resource, sys, time
+import numpy as np
+from runtime.bulk import job, output, rows, workers
+from runtime.bulk.arrow import Embedded
+count, folder = int(sys.argv[1]), sys.argv[2]
+class Nowhere:
+    def __init__(self, *_): pass
+    def write(self, *_): pass
+    def close(self): return []
+    def discard(self): pass
+output.WRITERS["parquet"] = Nowhere
+vectors, size = np.zeros((rows.UNIT_ROWS, 1), np.float32), rows.UNIT_ROWS
+texts, errors = ["text"] * size, [None] * size
+def units(self, start, part):
+    for number in range(count // size):
+        first = number * size
+        places = [(first + n, "in.jsonl", first + n, first + n) for n in range(size)]
+        last, end = number % 8 == 7, rows.Place(row=first)
+        yield rows.Unit(number // 8, texts, places, [(None, ())] * size, rows=size, last=last, end=end)
+def embed_units(heart, units, processes, dedupe):
+    for unit in units:
+        yield unit, Embedded(vectors, errors, size, 0, 0)
+rows.Reading.units = units
+job.embed_units = embed_units
+job._check_field = lambda *_: None
+open(folder + "/in.jsonl", "w").write('{"text": "a"}')
+start = time.perf_counter()
+job.embed_files(folder + "/in.jsonl", folder + "/out")
+print(time.perf_counter() - start)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+def bulk_scale(settings: Settings) -> Result:
+    """Measure all of it.
+
+    :param settings: see there; cases are "minute", "plan" and "memory".
+    """
+    result = Result("bulk-scale")
+    for name, case in {"minute": _minute, "plan": _plan, "memory": _memory}.items():
+        if not settings.cases or name in settings.cases:
+            case(result, settings)
+    return result
+
+
+def _minute(result: Result, settings: Settings) -> None:
+    count = 200 if settings.quick else TEXTS
+    base = corpora.stsb()
+    texts = [f"{text} {number}" for number in range(count // len(base) + 1) for text in base][:count]
+    source = settings.folder / "minute.jsonl"
+    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+    model, threads = str(settings.artifacts.model), settings.threads
+    file, vectors = corpora.save(texts, settings.folder / "minute.json"), str(settings.folder / "plain.npy")
+    plain, whole, first = [], [], []
+    for _ in range(max(1, settings.rounds)):
+        plain.append(
+            float(finish([sys.executable, "-c", PLAIN, file, model, str(threads), vectors], threads).output)
+        )
+        seconds, part = _job(source, settings)
+        whole.append(seconds)
+        first.append(part)
+    ratio = statistics.median(a / b for a, b in zip(plain, whole, strict=True))
+    rows = [
+        ["encode, model loaded", figure(statistics.median(plain), "s"), "1"],
+        ["the job, from its start to its end", figure(statistics.median(whole), "s"), f"{ratio:.2f}"],
+        ["its first part", figure(statistics.median(first), "s"), ""],
+    ]
+    result.tables.append(
+        Table(f"{count:,} texts of STS-B as JSON lines", ["what", "time", "rate beside encode"], rows)
+    )
+    result.data["minute"] = {"encode_s": plain, "job_s": whole, "first_part_s": first}
+
+
+def _job(source: Path, settings: Settings) -> tuple[float, float]:
+    """Seconds of a job, and until its first part."""
+    output = settings.folder / "minute"
+    shutil.rmtree(output, ignore_errors=True)
+    command = [sys.executable, "-m", "runtime.bulk", str(source), "--output", str(output), "--quiet"]
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        [*command, "--model", str(settings.artifacts.model)], env=environment(settings.threads)
+    )
+    first = 0.0
+    while process.poll() is None:
+        if not first and (output / "part-00000.parquet").exists():
+            first = time.perf_counter() - start
+        time.sleep(0.02)
+    if process.returncode:
+        raise OSError(f"bulk ended with exit status {process.returncode}")
+    return time.perf_counter() - start, first
+
+
+def _plan(result: Result, settings: Settings) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    count = 50 if settings.quick else FILES
+    rows = []
+    for kind in ("jsonl", "parquet"):
+        folder = settings.folder / f"many-{kind}"
+        folder.mkdir()
+        for number in range(count):
+            path = folder / f"{number:05d}.{kind}"
+            if kind == "parquet":
+                pq.write_table(pa.table({"id": [number], "text": ["hello"]}), path)
+            else:
+                path.write_text('{"id": 1, "text": "hello"}\n', encoding="utf-8")
+        command = [sys.executable, "-c", PLAN, str(folder), str(settings.folder / f"plan-{kind}")]
+        seconds = min(float(finish(command, 1).output) for _ in range(max(1, settings.rounds)))
+        shutil.rmtree(settings.folder / f"plan-{kind}", ignore_errors=True)
+        rows.append([f"{count:,} files, {kind}", figure(seconds, "s")])
+    result.tables.append(Table("from the call to the first row", ["input", "time"], rows))
+    result.data["plan"] = dict(rows)
+
+
+def _memory(result: Result, settings: Settings) -> None:
+    rows = []
+    for count in ROWS[:1] if settings.quick else ROWS:
+        folder = settings.folder / f"memory-{count}"
+        folder.mkdir()
+        command = [sys.executable, "-c", MEMORY, str(count), str(folder)]
+        seconds, peak = finish(command, 1).output.split()
+        rows.append([f"{count:,}", figure(int(peak) / 1e6, "MB"), figure(float(seconds), "s")])
+    result.tables.append(
+        Table(
+            "the process that reads and writes, vectors left out", ["rows", "peak memory", "its time"], rows
+        )
+    )
+    result.data["memory"] = rows
