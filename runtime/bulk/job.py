@@ -4,35 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
-import time
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import pyarrow as pa
-from tqdm import tqdm
-
 from runtime import __version__
 from runtime.bundled import bundled_model
-from runtime.cli.sources import ReadOptions, Source, has_field, missing
+from runtime.cli.sources import ReadOptions
 from runtime.errors import InputError
 from runtime.manifest import check_files
 
-from . import columns, inputs, layout, output
-from .arrow import ArrowEmbedder, is_text
-from .output import MANIFEST, REJECTS, WRITERS, Journal, Part, load_manifest, save_manifest
-from .rows import (
-    FILE,
-    MOST_BYTES,
-    ROW,
-    Place,
-    Reading,
-    first_texts,
-    parquet_schemas,
-    reject,
-    row_groups,
-    shown,
-)
+from . import dry_run as dry
+from . import inputs, layout, output
+from .arrow import ArrowEmbedder
+from .output import COUNTS, MANIFEST, REJECTS, WRITERS, Journal, Part, load_manifest, save_manifest
+from .plan import plan
+from .progress import Bar
+from .rows import MOST_BYTES, Place, Reading, reject
 from .storage import Facts, Storage, reason
 from .workers import JobError, embed_units
 
@@ -40,10 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from .arrow import Embedded
-    from .inputs import Files
 
-SAMPLE_ROWS = 1000  # that are looked at before the work, and by --dry-run
-SAMPLE_SECONDS_TEXTS = 64  # that --dry-run embeds to estimate the time
 HOPELESS_ROWS = 10_000  # if so many are rejected and none is good, the job ends
 IDENTITY = (  # options that the output follows from: a resumed job must have the same
     "field",
@@ -70,15 +54,15 @@ class Summary(NamedTuple):
     rows: int
     vectors: int
     rejected: int
-    filtered: int  # rows that `filter` left out; not in rows
-    blank: int  # blank lines that were skipped
-    tokens: int
-    truncated_texts: int
-    cut_tokens: int
-    parts: int
-    parts_before: int  # of them done by earlier runs
-    failed: tuple[str, ...]  # files that could not be read to their end
-    problem: str | None  # why the job counts as failed
+    filtered: int = 0  # rows that `filter` left out; not in rows
+    blank: int = 0  # blank lines that were skipped
+    tokens: int = 0
+    truncated_texts: int = 0
+    cut_tokens: int = 0
+    parts: int = 0
+    parts_before: int = 0  # of them done by earlier runs
+    failed: tuple[str, ...] = ()  # files that could not be read to their end
+    problem: str | None = None  # why the job counts as failed
 
 
 def embed_files(
@@ -161,11 +145,12 @@ def embed_files(
     check_files(heart.model or bundled_model(), manifest, verify)
     heart.max_length = max_length or manifest.max_tokens
     limit = _max_rejects(max_rejects)
-    reading = _reading(files, options, given)
+    reading = plan(files, options, given, say)
     settings = layout.choose(processes, threads, manifest, heart.max_length)
     heart.threads = settings.threads
     if dry_run:
-        return _dry_run(reading, heart, settings, say)
+        rows, rejected = dry.sample(reading, heart, settings, say)
+        return Summary(rows, 0, rejected)
     document = {
         "schema_version": output.SCHEMA_VERSION,
         "made_with": {"jinabert-runtime": __version__, **{name: _version(name) for name in LIBRARIES}},
@@ -195,7 +180,7 @@ def embed_files(
     with storage.lock():
         job = _Job(storage, reading, heart, document, say)
         job.begin(resume, force)
-        with contextlib.closing(_Bar(files.bytes, progress)) as bar:
+        with contextlib.closing(Bar(files.bytes, progress)) as bar:
             job.work(settings.processes, dedupe, bar)
         return job.finish(limit)
 
@@ -216,7 +201,7 @@ class _Job:
         self._journal = Journal(storage)
         self._parts: dict[int, Part] = {}
         self._before = 0
-        self._totals = dict.fromkeys(output.COUNTS, 0)
+        self._totals = dict.fromkeys(COUNTS, 0)
         self._failed: list[str] = []
 
     def begin(self, resume: bool, force: bool) -> None:
@@ -262,7 +247,7 @@ class _Job:
         for part in self._parts.values():
             self._count(part)
 
-    def work(self, processes: int, dedupe: bool, bar: _Bar) -> None:
+    def work(self, processes: int, dedupe: bool, bar: Bar) -> None:
         """Do the parts that are not done."""
         highest = max(self._parts, default=-1)
         gaps = [number for number in range(highest + 1) if number not in self._parts]
@@ -276,7 +261,7 @@ class _Job:
     def _place(self, number: int) -> Place:
         return output.place_after(self._parts[number - 1]) if number else Place()
 
-    def _embed(self, start: Place, number: int, one: bool, processes: int, dedupe: bool, bar: _Bar) -> None:
+    def _embed(self, start: Place, number: int, one: bool, processes: int, dedupe: bool, bar: Bar) -> None:
         """Do parts from a place on: one, or all to the end."""
         reading, heart, storage = self._reading, self._heart, self._storage
         units = reading.units(start, number)
@@ -337,7 +322,7 @@ class _Job:
         part.cut_tokens += found.cut_tokens
 
     def _count(self, part: Part) -> None:
-        for name in output.COUNTS:
+        for name in COUNTS:
             self._totals[name] += getattr(part, name)
         self._failed += part.failed
 
@@ -370,7 +355,7 @@ class _Job:
                 f"(all of them: {self._storage.join(REJECTS)})"
             )
         return Summary(
-            **{name: totals[name] for name in output.COUNTS},
+            **{name: totals[name] for name in COUNTS},
             parts=len(self._parts),
             parts_before=self._before,
             failed=tuple(self._failed),
@@ -396,156 +381,6 @@ def tell(summary: Summary) -> str:
             "--overflow error rejects them"
         )
     return text
-
-
-def _reading(files: Files, options: ReadOptions, given: dict[str, Any]) -> Reading:
-    """What to read, after a look at the first file; tells what it is."""
-    unit, id_column, keep, say = given["unit"], given["id_column"], given["keep"], given["say"]
-    condition, groups, shard_rows = given["filter"], given["row_groups"], given["shard_rows"]
-    format_name, vector_column = given["format"], given["vector_column"]
-    first = files.files[0]
-    try:
-        with first.storage.open(first.path) as stream:
-            source = Source(stream, first.path, options)
-    except OSError as error:
-        raise InputError(f"{first.path}: cannot be read ({reason(error)})") from None
-    text = source.format == "text"
-    if unit is not None and not text:
-        raise InputError(f"--unit {unit}: is for texts, the input is {source.about()}")
-    unit = (unit or ("line" if files.one else "file")) if text else None
-    say(
-        f"{inputs.describe(files)}: {source.about()}{_unit_told(unit) if text else f', field {options.key!r}'}"
-    )
-    if files.passed_over:
-        others = ", ".join(files.passed_over[:3]) + (", ..." if len(files.passed_over) > 3 else "")
-        say(f"{len(files.passed_over):,} files of other kinds passed over ({others})")
-    parquet = source.format == "parquet"
-    schemas = parquet_schemas(files.files) if parquet and files.kind in (None, "parquet") else []
-    present = schemas[0].names if schemas else source.columns
-    ident = columns.parse(id_column) if id_column is not None else None
-    wanted = [
-        columns.parse(word.strip()) for given in keep for word in given.split(",") if word.strip() != "*"
-    ]
-    if any(word.strip() == "*" for given in keep for word in given.split(",")):
-        if not present:
-            raise InputError(f"--keep '*': {source.about()} has no list of columns: name them")
-        taken = {options.key, ident.name if ident else None, *(column.name for column in wanted)}
-        wanted += [columns.Column(name) for name in [*present, *files.partitions()] if name not in taken]
-    kept = (*((ident,) if ident else ()), *wanted)
-    if text and kept:
-        raise InputError(
-            "--id-column and --keep: texts have no columns; the output has the row, or the file's name"
-        )
-    if format_name == "npy" and wanted:
-        raise InputError("--keep with --format npy: npy holds vectors and ids only: use --format parquet")
-    if not parquet and (condition or groups is not None):
-        raise InputError(f"--filter and --row-groups are for Parquet, the input is {source.about()}")
-    names = [column.name for column in kept]
-    names += [FILE if unit == "file" else ROW] if ident is None else []
-    names += [vector_column] if format_name == "parquet" else []
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise InputError(
-            f"two columns of the output would be called {twice!r}: leave one out, or choose another --id-column or "
-            "--vector-column"
-        )
-    tested = columns.parse_filter(condition)[1] if condition else []
-    if parquet:
-        _check_parquet(first.path, schemas, [options.key, *(column.name for column in kept), *tested], files)
-        types = {column.name: _type(column, schemas, files) for column in kept}
-        if condition:
-            fields = [(name, _type(columns.Column(name), schemas, files)) for name in tested]
-            try:
-                pa.schema(fields).empty_table().filter(columns.parse_filter(condition)[0])
-            except pa.ArrowException as error:
-                raise InputError(f"--filter {condition!r}: {reason(error)}") from None
-    else:
-        if source.columns:
-            for name in (options.key, *(column.name for column in kept)):
-                if not has_field([*source.columns, *files.partitions()], name):
-                    raise InputError(
-                        f"{first.path}: {missing(name, source.columns)}: name another with --field"
-                    )
-                if source.columns.count(name) > 1:
-                    raise InputError(f"{first.path}: two columns are called {name!r}: rename one")
-        types = {column.name: columns.TYPES[column.type or "string"] for column in kept}
-        partitions = files.partitions()
-        kept = tuple(
-            column._replace(type="int64")
-            if column.type is None and partitions.get(column.name) == pa.int64()
-            else column
-            for column in kept
-        )
-        types = {column.name: columns.TYPES[column.type or "string"] for column in kept}
-    ident = kept[0] if ident else None
-    reading = Reading(
-        files, options, unit, ident, kept, types, files.partitions(), condition, None, shard_rows
-    )
-    if groups is not None:
-        reading = reading._replace(row_groups=row_groups(groups, files.files))
-    if not text:
-        _check_field(reading, first.path)
-    return reading
-
-
-def _unit_told(unit: str | None) -> str:
-    if unit == "line":
-        return ", one text a line (--unit file makes one vector of a whole file)"
-    return ", one text a file (--unit line makes a vector of each line)"
-
-
-def _check_field(reading: Reading, path: str) -> None:
-    """Whether any of the first rows has the field with the text: a wrong name would reject every row."""
-    one = reading._replace(files=reading.files._replace(files=reading.files.files[:1]), condition=None)
-    texts, problems = first_texts(one, 100)
-    lacking = [problem for problem in problems if problem.startswith("no field")]
-    if lacking and not texts and len(lacking) == len(problems):
-        raise InputError(f"{path}: {lacking[0]}: name another with --field")
-
-
-def _check_parquet(path: str, schemas: list[Any], wanted: Sequence[str], files: Files) -> None:
-    schema = schemas[0]
-    for name in wanted:
-        root = name if name in schema.names else name.partition(".")[0]
-        if root not in schema.names and root not in files.partitions():
-            raise InputError(
-                f"{path}: {missing(name, schema.names).replace('field', 'column')}: choose another"
-            )
-        twice = schema.names.count(root) > 1
-        if twice:
-            raise InputError(f"{path}: two columns are called {root!r}: rename one")
-    kind = _type(columns.Column(wanted[0]), schemas[:1], files)
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if not is_text(kind) and not pa.types.is_null(kind):
-        raise InputError(f"{path}: column {wanted[0]!r} is {kind}, not strings: choose another --field")
-
-
-def _type(column: columns.Column, schemas: list[Any], files: Files) -> Any:
-    """The type of a column in all files: null and a type are that type, int32 and int64 are int64."""
-    if column.type is not None:
-        raise InputError(
-            f"{column.label!r}: a column of Parquet has a type of its own: leave :{column.type} out"
-        )
-    found = []
-    for schema in schemas:
-        root = column.name if column.name in schema.names else column.name.partition(".")[0]
-        if root in schema.names:
-            kind = schema.field(root).type
-            for part in column.name.split(".")[1:] if root != column.name else ():
-                if not pa.types.is_struct(kind) or kind.get_field_index(part) < 0:
-                    raise InputError(f"column {root!r} is {kind}, with no field {column.name!r}")
-                kind = kind.field(part).type
-            if pa.schema([("x", kind)]) not in found:
-                found.append(pa.schema([("x", kind)]))
-    if not found:
-        return files.partitions()[column.name]
-    try:
-        return pa.unify_schemas(found, promote_options="permissive").field(0).type
-    except pa.ArrowException:
-        kinds = " and ".join(str(schema.field(0).type) for schema in found)
-        raise InputError(
-            f"column {column.name!r} has other types in other files ({kinds}): leave it out, or convert it"
-        ) from None
 
 
 def _one_part(units: Iterator[Any], number: int) -> Iterator[Any]:
@@ -588,97 +423,6 @@ def _difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
         if before != now:
             return f"--{key.replace('_', '-')} was {before!r}, is {now!r}"
     return None
-
-
-def _dry_run(reading: Reading, heart: ArrowEmbedder, settings: Any, say: Callable[[str], None]) -> Summary:
-    """Tell what a job would read, and how long it would take; nothing is written."""
-    files = reading.files
-    small = reading._replace(shard_rows=SAMPLE_ROWS)
-    texts: list[str] = []
-    problems: list[str] = []
-    consumed = 0
-    for unit in small.units(Place(), 20):
-        texts += unit.texts
-        problems += [bad["reason"] for bad in unit.rejects] + unit.failed
-        consumed = unit.bytes
-        if len(texts) + len(problems) >= SAMPLE_ROWS:
-            break
-    say(
-        f"{len(files.files):,} files, {files.bytes:,} bytes; output columns: {', '.join(reading.schema.names)}"
-    )
-    for name, kind in zip(reading.schema.names, reading.schema.types, strict=True):
-        say(f"  {name}: {kind}")
-    say(f"  {heart.vector_column}: {heart.schema.field(0).type}")
-    for text in texts[:3]:
-        say(f"  text: {shown(text)}")
-    for problem in problems[:3]:
-        say(f"  rejected: {problem}")
-    if texts:
-        from runtime import Embedder
-
-        with Embedder(heart.model, threads=settings.threads) as embedder:
-            counts = sorted(embedder.count_tokens(texts))
-            sample = texts[:: max(1, len(texts) // SAMPLE_SECONDS_TEXTS)]
-            embedder.encode(sample[:2])
-            start = time.perf_counter()
-            stats = embedder.encode(sample, max_length=heart.max_length, return_stats=True)[1]
-            rate = stats.tokens / (time.perf_counter() - start) * settings.processes
-        total = sum(min(count, heart.max_length or count) for count in counts)
-        times = max(1.0, files.bytes / max(1, consumed))
-        say(
-            f"tokens of a text, in the first {len(texts):,}: median {counts[len(counts) // 2]:,}, "
-            f"99 % at most {counts[len(counts) * 99 // 100]:,}, longest {counts[-1]:,}"
-        )
-        say(
-            f"about {round((len(texts) + len(problems)) * times):,} rows, {round(total * times):,} tokens; at "
-            f"{rate:,.0f} tokens/s with {settings.processes} x {settings.threads} threads about "
-            f"{_duration(total * times / rate)}"
-        )
-    say("dry run: nothing was written")
-    return Summary(len(texts) + len(problems), 0, len(problems), 0, 0, 0, 0, 0, 0, 0, (), None)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return (
-        f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{max(1, rest)} s"
-    )
-
-
-class _Bar:
-    """Progress on standard error, over the bytes of the input; what was done before is not in the rates."""
-
-    def __init__(self, total: int, wanted: bool | None) -> None:
-        terminal = sys.stderr is not None and sys.stderr.isatty()
-        draw = sys.stderr is not None and (terminal if wanted is None else wanted)
-        tqdm.monitor_interval = 0  # no thread for it
-        self._bar = tqdm(
-            total=total,
-            file=sys.stderr,
-            disable=not draw,
-            dynamic_ncols=terminal,
-            smoothing=0.05,
-            bar_format="{percentage:3.0f}%|{bar}| {elapsed}, {remaining} left{postfix}",
-        )
-        self._rows = self._tokens = 0
-        self.resumed = False
-        self._start = time.perf_counter()
-
-    def add(self, done: int, rows: int, tokens: int) -> None:
-        """Rows and tokens that are done, up to a byte of the input."""
-        if self.resumed and not self._rows:
-            self._bar.initial = self._bar.n = done
-        self._rows, self._tokens = self._rows + rows, self._tokens + tokens
-        seconds = max(time.perf_counter() - self._start, 1e-9)
-        rates = f"{self._rows / seconds:,.0f} rows/s, {self._tokens / seconds:,.0f} tokens/s"
-        self._bar.set_postfix_str(f"{self._rows:,} rows, {rates}", refresh=False)
-        self._bar.update(max(0, done - self._bar.n))
-
-    def close(self) -> None:
-        """Leave the line as it is."""
-        self._bar.refresh()
-        self._bar.close()
 
 
 def _version(name: str) -> str | None:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 
 from runtime.cli.sources import ReadOptions, Source, field_of, has_field, missing, text_of
 from runtime.cli.streams import DamagedError
@@ -21,13 +20,14 @@ from runtime.errors import InputError
 
 from . import columns
 from .arrow import column_of, texts_of
+from .parquet import batches_of, by_statistics, fragment_of
 from .storage import reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator
 
     from .columns import Column
-    from .inputs import File, Files
+    from .inputs import Files
 
 UNIT_ROWS = 1024
 UNIT_CHARACTERS = 128 << 10
@@ -35,7 +35,6 @@ SHARD_ROWS = 8192
 SHARD_CHARACTERS = 4 << 20  # minutes of work for a CPU core
 FIRST_ROWS, FIRST_CHARACTERS = 512, 32 << 10  # of the first part, and twice as many of each after it
 MOST_BYTES = 64 << 20  # of a row
-PARQUET_BATCH_BYTES = 4 << 20
 ROW, FILE = "row", "file"  # columns of the output where there is no id
 
 
@@ -230,7 +229,7 @@ class _Opened:
 
     def _parquet(self, start: Place) -> Iterator[Record]:
         reading, file = self._reading, self._file
-        fragment = _fragment(file)
+        fragment = fragment_of(file)
         schema, self.total = fragment.physical_schema, fragment.metadata.num_rows
         key, names = reading.options.key, schema.names
         condition, tested = columns.parse_filter(reading.condition) if reading.condition else (None, [])
@@ -238,7 +237,7 @@ class _Opened:
             raise DamagedError(f"{file.name}: {missing(key, names)}")
         wanted = [key, *(column.name for column in reading.kept), *tested]
         roots = {name if name in names else name.partition(".")[0] for name in wanted}
-        chosen = _by_statistics(fragment, condition)
+        chosen = by_statistics(fragment, condition)
         told = reading.row_groups.get(self._number, set()) if reading.row_groups is not None else None
         spans, first = {}, 0  # of the row groups to read: first row and row after the last
         for group in range(fragment.num_row_groups):
@@ -250,7 +249,7 @@ class _Opened:
             if group not in chosen:
                 self.filtered += stop - first
                 continue
-            batches = _batches(fragment, group, schema, [name for name in names if name in roots])
+            batches = batches_of(fragment, group, [name for name in names if name in roots])
             for batch in batches:
                 skip = min(batch.num_rows, max(0, start.end - first))
                 yield from self._batch(batch.slice(skip), first + skip, condition)
@@ -315,89 +314,6 @@ def reject(place: tuple[int, str, int, int | None], why: str) -> dict[str, Any]:
     """A row without a vector; numbers count from 1."""
     row, file, file_row, line = place
     return {"row": row, "file": file, "file_row": file_row, "line": line, "reason": why}
-
-
-def first_texts(reading: Reading, most: int) -> tuple[list[str], list[str]]:
-    """Some texts, and why other rows have none, to look at before there is any work."""
-    texts: list[str] = []
-    problems: list[str] = []
-    for unit in reading.units(Place(), 0):
-        texts += unit.texts
-        problems += [bad["reason"] for bad in unit.rejects] + unit.failed
-        if len(texts) + len(problems) >= most:
-            break
-    return texts[:most], problems[:most]
-
-
-def parquet_schemas(files: Sequence[File]) -> list[Any]:
-    """pyarrow.Schema of each file that has one, read from their footers; of one that has none, reading tells.
-
-    :raises InputError: none has one.
-    """
-    from concurrent.futures import ThreadPoolExecutor
-
-    def schema(file: File) -> Any:
-        try:
-            return _fragment(file).physical_schema
-        except (OSError, pa.ArrowException) as error:
-            return error
-
-    with ThreadPoolExecutor(16) as pool:
-        found = list(pool.map(schema, files))
-    schemas = [one for one in found if not isinstance(one, Exception)]
-    if not schemas:
-        raise InputError(f"{files[0].path}: cannot be read ({reason(found[0])})")
-    return schemas
-
-
-def row_groups(text: str, files: Iterable[File]) -> dict[int, set[int]]:
-    """Numbers and ranges of row groups, 0-9,12, counted through all files: which of each file.
-
-    :raises InputError: anything else, or there are not so many.
-    """
-    found: set[int] = set()
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
-            raise InputError(f"--row-groups {text!r}: expected numbers and ranges, as 0-9,12")
-        found.update(range(int(first), int(last or first) + 1))
-    count, chosen = 0, {}
-    for number, file in enumerate(files):
-        groups = _fragment(file).num_row_groups
-        chosen[number] = {group for group in range(groups) if count + group in found}
-        count += groups
-    if max(found) >= count:
-        raise InputError(f"--row-groups {text}: the input has {count} row groups, numbered from 0")
-    return chosen
-
-
-def _fragment(file: File) -> Any:
-    # Column chunks are read piece by piece: a row group of gigabytes takes no more memory than a small one.
-    scan = ds.ParquetFragmentScanOptions(use_buffered_stream=True, buffer_size=1 << 20, pre_buffer=False)
-    return ds.ParquetFileFormat(default_fragment_scan_options=scan).make_fragment(
-        file.path, file.storage.filesystem
-    )
-
-
-def _batches(fragment: Any, group: int, schema: Any, names: list[str]) -> Iterator[Any]:
-    info = fragment.metadata.row_group(group)
-    each = max(1, info.total_byte_size // max(1, info.num_rows))
-    size = int(max(1, min(UNIT_ROWS, PARQUET_BATCH_BYTES // each)))
-    one = fragment.subset(row_group_ids=[group])
-    fields = {name: ds.field(name) for name in names}
-    return iter(
-        one.to_batches(schema=schema, columns=fields, batch_size=size, batch_readahead=1, use_threads=False)
-    )
-
-
-def _by_statistics(fragment: Any, condition: Any) -> set[int]:
-    """Row groups that may hold rows for which the condition holds."""
-    if condition is not None:
-        try:
-            return {part.row_groups[0].id for part in fragment.split_by_row_group(condition)}
-        except pa.ArrowException:  # it names a column that is no part of the file: Hive's
-            pass
-    return set(range(fragment.num_row_groups))
 
 
 def _typed(table: Any, name: str, kind: Any) -> Any:

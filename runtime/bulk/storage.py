@@ -11,20 +11,17 @@ import io
 import os
 import shutil
 import tempfile
-import uuid
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from pyarrow import fs
 
 from runtime.errors import InputError
+from runtime.files import PARTIAL, replacing
 from runtime.manifest import sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-TEMPORARY = (
-    ".tmp"  # how names of unfinished files end; they begin with a dot, so that no reader takes them for data
-)
 BUFFER_BYTES = 1 << 20
 
 
@@ -123,19 +120,11 @@ class Storage:
                 with self.filesystem.open_output_stream(self.join(name)) as target:
                     shutil.copyfileobj(spool, target, BUFFER_BYTES)
             return
-        temporary = self.join(f".{name}.{uuid.uuid4().hex}{TEMPORARY}")
-        try:
-            with open(temporary, "x+b") as stream:
-                draft = Draft(stream)
-                yield draft
-                stream.flush()
-                os.fsync(stream.fileno())
-                draft.facts = _facts(stream)
-            os.replace(temporary, self.join(name))
-        except BaseException:
-            self.remove(os.path.basename(temporary))
-            raise
-        self._sync()
+        with replacing(self.join(name)) as partial, open(partial, "x+b") as stream:
+            draft = Draft(stream)
+            yield draft
+            stream.flush()
+            draft.facts = _facts(stream)
 
     def write(self, name: str, data: bytes) -> None:
         """Write a small file, whole or not at all.
@@ -153,7 +142,7 @@ class Storage:
     def sweep(self) -> None:
         """Remove what a killed run left unfinished."""
         for name in self.names() if self.local else ():
-            if name.startswith(".") and name.endswith(TEMPORARY):
+            if name.startswith(".") and name.endswith(f".{PARTIAL}"):
                 self.remove(name)
 
     @contextlib.contextmanager
@@ -184,16 +173,6 @@ class Storage:
             yield
         finally:
             os.close(descriptor)
-
-    def _sync(self) -> None:
-        with contextlib.suppress(
-            OSError
-        ):  # some network file systems sync no folders, and Windows opens none
-            descriptor = os.open(self.path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
 
 
 def _facts(stream: BinaryIO) -> Facts:

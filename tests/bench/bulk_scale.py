@@ -42,7 +42,7 @@ except Planned:
 MEMORY = """
 import resource, sys, time
 import numpy as np
-from runtime.bulk import job, output, rows, workers
+from runtime.bulk import job, output, plan, rows
 from runtime.bulk.arrow import Embedded
 count, folder = int(sys.argv[1]), sys.argv[2]
 class Nowhere:
@@ -64,7 +64,7 @@ def embed_units(heart, units, processes, dedupe):
         yield unit, Embedded(vectors, errors, size, 0, 0)
 rows.Reading.units = units
 job.embed_units = embed_units
-job._check_field = lambda *_: None
+plan._check_field = lambda *_: None
 open(folder + "/in.jsonl", "w").write('{"text": "a"}')
 start = time.perf_counter()
 job.embed_files(folder + "/in.jsonl", folder + "/out")

@@ -26,7 +26,7 @@ CASES = {
         ["--text-column", "body"],
         "no column 'body' (it has: id, text, year, title)",
     ),
-    "no text column in CSV": ("corpus.csv", ["--text-column", "body"], "no field 'body' (it has: a, text)"),
+    "no text column in CSV": ("corpus.csv", ["--text-column", "body"], "no column 'body' (it has: a, text)"),
     "no text column in JSON": ("corpus.jsonl", [], "no field 'text' (it has: body)"),
     "text is no text": ("corpus.parquet", ["--text-column", "year"], "column 'year' is int64, not strings"),
     "no id column": ("corpus.parquet", ["--id-column", "nr"], "no column 'nr'"),
@@ -98,7 +98,10 @@ def test_files_with_other_types(bulk: Bulk, tmp_path: Path, capsys: pytest.Captu
     write_parquet(tmp_path / "in" / "a.parquet", pa.table({"text": ["hello"], "n": [1]}))
     write_parquet(tmp_path / "in" / "b.parquet", pa.table({"text": ["hello"], "n": ["1"]}))
     assert bulk(tmp_path / "in", "--output", tmp_path / "out", "--keep", "n") == 2
-    assert "column 'n' has other types in other files (int64 and string)" in capsys.readouterr().err
+    assert (
+        "columns have other types in other files: Unable to merge: Field n has incompatible types: int64 vs string"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(

@@ -172,7 +172,7 @@ def test_an_input_that_changes_is_an_error(
                     stream.write('{"text": "more"}\n')
             return text_of(row, key)
 
-        monkeypatch.setattr("runtime.bulk.job._check_field", lambda *_: None)
+        monkeypatch.setattr("runtime.bulk.plan._check_field", lambda *_: None)
         monkeypatch.setattr(rows, "text_of", once)
     assert bulk(source, "--output", tmp_path / "out", "--shard-rows", "50") == 1
     assert "corpus.jsonl: has changed " in capsys.readouterr().err

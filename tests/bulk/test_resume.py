@@ -132,7 +132,7 @@ def test_kill_9_between_any_two_steps_of_writing(
         with contextlib.suppress(Killed):
             assert bulk(small, "--output", output, "--shard-rows", "100") == 0
         monkeypatch.setattr(os, "replace", replace)
-        (output / f".part-00001.parquet.{step}.tmp").write_bytes(b"what kill -9 leaves")
+        (output / f".part-00001.parquet.{step}.partial").write_bytes(b"what kill -9 leaves")
         assert bulk(small, "--output", output, "--shard-rows", "100", "--resume") == 0
         assert content(output) == content(tmp_path / "whole")
 
@@ -150,7 +150,7 @@ def test_ctrl_c_and_sigterm_stop_cleanly(
     assert status == 128 + number
     what = "interrupted" if number == signal.SIGINT else "stopped by SIGTERM"
     assert errors.splitlines()[1:] == [f"bulk: {what}: what is done is kept, go on with --resume"]
-    assert not [name for name in content(output) if name.endswith(".tmp")]
+    assert not [name for name in content(output) if name.endswith(".partial")]
     assert no_process_of(process.pid)
     status, errors = finish(spawn(*arguments, "--resume"))
     assert status == 0, errors

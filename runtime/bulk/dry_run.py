@@ -1,0 +1,78 @@
+"""--dry-run: what a job would read, and about how long it would take."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING
+
+from runtime.cli.sources import SPACE
+
+from .arrow import load
+from .rows import Place
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .arrow import ArrowEmbedder
+    from .layout import Layout
+    from .rows import Reading
+
+SAMPLE_ROWS = 1000  # that are read
+SAMPLE_TEXTS = 64  # that are embedded
+MOST_SHOWN = 70  # characters of a text
+
+
+def sample(
+    reading: Reading, heart: ArrowEmbedder, layout: Layout, say: Callable[[str], None]
+) -> tuple[int, int]:
+    """Read the first rows and tell of them; nothing is written.
+
+    :return: rows, and how many of them would be rejected.
+    """
+    texts: list[str] = []
+    problems: list[str] = []
+    consumed = 0
+    for unit in reading._replace(shard_rows=SAMPLE_ROWS).units(Place(), 0):
+        texts += unit.texts
+        problems += [bad["reason"] for bad in unit.rejects] + unit.failed
+        consumed = unit.bytes
+        if len(texts) + len(problems) >= SAMPLE_ROWS:
+            break
+    files, rows = reading.files, len(texts) + len(problems)
+    say(f"{len(files.files):,} files, {files.bytes:,} bytes; columns of the output:")
+    for field in [*reading.schema, heart.schema.field(0)]:
+        say(f"  {field.name}: {field.type}")
+    for text in texts[:3]:
+        words = SPACE.sub(" ", text[: 2 * MOST_SHOWN])
+        say(
+            f"  text: {json.dumps(words[:MOST_SHOWN], ensure_ascii=False)}{'...' if len(text) > MOST_SHOWN else ''}"
+        )
+    for problem in problems[:3]:
+        say(f"  rejected: {problem}")
+    if texts:
+        embedder = load(heart.model, heart.threads)
+        counts = sorted(embedder.count_tokens(texts))
+        some = texts[:: max(1, len(texts) // SAMPLE_TEXTS)]
+        heart.embed(some[:2])
+        start = time.perf_counter()
+        rate = heart.embed(some).tokens / (time.perf_counter() - start) * layout.processes
+        times = max(1.0, files.bytes / max(1, consumed))
+        tokens = sum(min(count, heart.max_length or count) for count in counts) * times
+        say(
+            f"tokens of a text, in the first {len(texts):,}: median {counts[len(counts) // 2]:,}, 99 % at most "
+            f"{counts[len(counts) * 99 // 100]:,}, longest {counts[-1]:,}"
+        )
+        say(
+            f"about {round(rows * times):,} rows, {round(tokens):,} tokens; at {rate:,.0f} tokens/s with "
+            f"{layout.processes} x {layout.threads} threads about {duration(tokens / rate)}"
+        )
+    say("dry run: nothing was written")
+    return rows, len(problems)
+
+
+def duration(seconds: float) -> str:
+    """In the two largest units."""
+    minutes, rest = divmod(max(1, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
