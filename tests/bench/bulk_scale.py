@@ -35,7 +35,7 @@ def planned(*_):
 job._Job.work = planned
 start = time.perf_counter()
 try:
-    embed_files(sys.argv[1], sys.argv[2], field="text", id_column="id")
+    embed_files(sys.argv[1], sys.argv[2], id_column="id", force=True)
 except Planned:
     print(time.perf_counter() - start)
 """
