@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .cli.progress import Progress
     from .manifest import Manifest
     from .multivector import Multivector
-    from .reranker import Ranked
+    from .reranker import Ranked, Reranker
     from .tokenization.tokenizer import Tokenizer
 
 MIN_MAX_LENGTH = 3  # [CLS], one token, [SEP]
@@ -534,6 +534,28 @@ class Embedder:
                 f"vectors of shape {list(vectors.shape)}: expected [{self.dimension}] or [n, {self.dimension}]"
             )
         return vectors / pooling.norms(vectors)[..., None]
+
+
+def load_ranker(
+    model: str | os.PathLike[str] | None = None, *, threads: int | None = None, verify: bool = False
+) -> Embedder | Reranker:
+    """Load whatever ranks documents: both classes have rerank with the same arguments.
+
+    :param model: model folder, of an embedding model or of a cross-encoder; None for the bundled model.
+    :param threads: as in Embedder.
+    :param verify: as in Embedder.
+    :return: an Embedder, or a Reranker for a folder with the task "rerank".
+    :raises ModelError: the folder or a file in it is missing, damaged or of another kind.
+    """
+    from .bundled import bundled_model
+    from .manifest import load_manifest
+
+    folder = bundled_model() if model is None else os.fspath(model)
+    if load_manifest(folder).task == "rerank":
+        from .reranker import Reranker
+
+        return Reranker(folder, threads=threads, verify=verify)
+    return Embedder(folder, threads=threads, verify=verify)
 
 
 def _iterable(texts: object) -> Iterable[Any]:

@@ -13,7 +13,7 @@ from .errors import InputError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from .reranker import Ranked
 
@@ -89,43 +89,27 @@ def _main(options: argparse.Namespace) -> int:
     passages = iter(options.texts)
     if options.input is not None:
         passages = reading.texts_of(options, lambda line: command.say(NAME, line))
-    rank, close = _ranker(options)
-    try:
+    from .embedder import load_ranker
+
+    with load_ranker(options.model, threads=options.threads, verify=options.verify) as ranker:
         best: list[Ranked] = []
         count = cut = 0
         # A score depends on nothing but its passage, so the best of all are among the best of each window.
         for window in reading.in_windows(passages):
-            for ranked in rank(window):
+            found = ranker.rerank(
+                options.query, window, options.top, max_length=options.max_length, return_documents=True
+            )
+            for ranked in found:
                 cut += ranked.truncated
                 best.append(ranked.moved(count))
             best = sorted(best, key=lambda each: (-each.score, each.index))[: options.top]
             count += len(window)
         _write(best, options.format)
-    finally:
-        close()
     if cut and not options.quiet:
         command.say(
             NAME, f"{cut:,} of the passages returned were cut: raise --max-length to read all of them"
         )
     return 0
-
-
-def _ranker(options: argparse.Namespace) -> tuple[Callable[[list[str]], list[Ranked]], Callable[[], None]]:
-    from .bundled import bundled_model
-    from .embedder import Embedder
-    from .manifest import load_manifest
-    from .reranker import Reranker
-
-    folder = options.model or bundled_model()
-    made = Reranker if load_manifest(folder).task == "rerank" else Embedder
-    model = made(folder, threads=options.threads, verify=options.verify)
-
-    def rank(passages: list[str]) -> list[Ranked]:
-        return model.rerank(
-            options.query, passages, options.top, max_length=options.max_length, return_documents=True
-        )
-
-    return rank, model.close
 
 
 def _write(best: list[Ranked], form: str) -> None:

@@ -274,6 +274,7 @@ class Reranker:
         top_n: int | None = None,
         *,
         max_length: int | None = None,
+        spans: bool = True,
         return_documents: bool = False,
     ) -> list[Ranked]:
         """Rank documents for a query.
@@ -282,6 +283,7 @@ class Reranker:
         :param documents: texts; each is cut where it does not fit beside the query, and `truncated` says so.
         :param top_n: how many of the best to return; None for all.
         :param max_length: as in score.
+        :param spans: as in Embedder.rerank; a cross-encoder knows none.
         :param return_documents: return the texts too.
         :return: best first, with logits as scores; of equal scores the document that came first.
         :raises TypeError: the query or a document is not a str.

@@ -12,20 +12,21 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from runtime.chunking import find_spans
-from runtime.embedder import Embedder
+from runtime.embedder import Embedder, load_ranker
 from runtime.prompts import document_prompt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from runtime.chunking import Chunk
+    from runtime.reranker import Reranker
 
-__all__ = ["late_chunks", "missing", "shared_embedder"]
+__all__ = ["late_chunks", "missing", "shared_embedder", "shared_ranker"]
 
 KEPT = 2  # models that stay loaded when nobody holds them: Chroma makes a function anew for each query
 
-_kept: deque[Embedder] = deque(maxlen=KEPT)
-_loaded: WeakValueDictionary[tuple[str | None, int | None], Embedder] = WeakValueDictionary()
+_kept: deque[Embedder | Reranker] = deque(maxlen=KEPT)
+_loaded: WeakValueDictionary[tuple[str | None, int | None], Embedder | Reranker] = WeakValueDictionary()
 
 
 def shared_embedder(model: str | os.PathLike[str] | None, threads: int | None) -> Embedder:
@@ -37,12 +38,33 @@ def shared_embedder(model: str | os.PathLike[str] | None, threads: int | None) -
     :raises ModelError: the folder or a file in it is missing, damaged or of another kind.
     :raises InputError: threads is not a positive number.
     """
+    found = _shared(model, threads, Embedder)
+    assert isinstance(found, Embedder)  # a cross-encoder's folder is refused by Embedder
+    return found
+
+
+def shared_ranker(model: str | os.PathLike[str] | None, threads: int | None) -> Embedder | Reranker:
+    """What ranks documents, loaded once a process as shared_embedder is.
+
+    :param model: model folder of an embedding model or a cross-encoder; None for the bundled model.
+    :param threads: as in Embedder.
+    :return: the one that the same arguments gave before, if it is still there. Do not close it.
+    :raises ModelError: the folder or a file in it is missing, damaged or of another kind.
+    :raises InputError: threads is not a positive number.
+    """
+    return _shared(model, threads, load_ranker)
+
+
+def _shared(
+    model: str | os.PathLike[str] | None, threads: int | None, load: Callable[..., Embedder | Reranker]
+) -> Embedder | Reranker:
     key = (None if model is None else os.path.realpath(model), threads)
-    embedder = _loaded.get(key)
-    if embedder is None:  # no lock: a fork could inherit it, and two threads at once only load it twice
-        embedder = _loaded.setdefault(key, Embedder(model, threads=threads))
-        _kept.append(embedder)
-    return embedder
+    found = _loaded.get(key)
+    if found is None or (load is Embedder and not isinstance(found, Embedder)):
+        # No lock: a fork could inherit it, and two threads at once only load it twice.
+        found = _loaded.setdefault(key, load(model, threads=threads))
+        _kept.append(found)
+    return found
 
 
 def late_chunks(

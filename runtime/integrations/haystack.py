@@ -1,4 +1,4 @@
-"""Haystack: components that embed a text and documents.
+"""Haystack: components that embed a text and documents, and one that ranks documents.
 
     pipeline.add_component("embedder", JinaBertTextEmbedder())
     documents = JinaBertDocumentEmbedder(meta_fields_to_embed=["title"]).run(documents)["documents"]
@@ -14,7 +14,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from runtime.integrations import missing, shared_embedder
+from runtime.integrations import missing, shared_embedder, shared_ranker
 from runtime.prompts import document_prompt, query_prompt
 
 # Nothing else of this package sends anything either.
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from runtime.manifest import Manifest
     from runtime.prompts import Prompt
 
-__all__ = ["JinaBertDocumentEmbedder", "JinaBertTextEmbedder"]
+__all__ = ["JinaBertDocumentEmbedder", "JinaBertRanker", "JinaBertTextEmbedder"]
 
 
 class _Embedding:
@@ -221,7 +221,94 @@ class JinaBertDocumentEmbedder(_Embedding):
         return await asyncio.to_thread(self.run, documents)
 
     def _text(self, document: Document) -> str:
-        fields = [document.meta.get(name) for name in self.meta_fields_to_embed]
-        return self.embedding_separator.join(
-            [*(str(field) for field in fields if field is not None), document.content or ""]
+        return _text_of(document, self.meta_fields_to_embed, self.embedding_separator)
+
+
+@component
+class JinaBertRanker:
+    """Orders documents by how well they answer a query, with an embedding model or a cross-encoder."""
+
+    def __init__(
+        self,
+        model: str | None = None,
+        threads: int | None = None,
+        top_k: int | None = 10,
+        max_length: int | None = None,
+        meta_fields_to_embed: list[str] | None = None,
+        embedding_separator: str = "\n",
+    ) -> None:
+        """Nothing is loaded before warm_up or the first run.
+
+        :param model: model folder; None for the bundled model.
+        :param threads: as in Embedder.
+        :param top_k: documents that are kept; None for all.
+        :param max_length: longer documents are cut after this many tokens; None for the model's own maximum.
+        :param meta_fields_to_embed: fields of a document's meta that are put before its content.
+        :param embedding_separator: between these fields and the content.
+        """
+        self.model, self.threads, self.top_k, self.max_length = model, threads, top_k, max_length
+        self.meta_fields_to_embed = meta_fields_to_embed or []
+        self.embedding_separator = embedding_separator
+
+    def warm_up(self) -> None:
+        """Load the model, or share the one that another adapter of this process has loaded.
+
+        :raises ModelError: the folder or a file in it is missing, damaged or of another kind.
+        """
+        shared_ranker(self.model, self.threads)
+
+    def to_dict(self) -> dict[str, Any]:
+        """:return: the component as Haystack writes it down."""
+        written: dict[str, Any] = default_to_dict(
+            self,
+            model=self.model,
+            threads=self.threads,
+            top_k=self.top_k,
+            max_length=self.max_length,
+            meta_fields_to_embed=self.meta_fields_to_embed,
+            embedding_separator=self.embedding_separator,
         )
+        return written
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """
+        :param data: what to_dict gave.
+        :return: the component.
+        """
+        made: Self = default_from_dict(cls, data)
+        return made
+
+    @component.output_types(documents=list[Document])  # type: ignore[untyped-decorator]
+    def run(self, query: str, documents: list[Document], top_k: int | None = None) -> dict[str, Any]:
+        """Rank documents.
+
+        :param query: a text that is not empty.
+        :param documents: any number of documents; they stay as they are.
+        :param top_k: documents that are kept; None for the component's own.
+        :return: "documents", copies of the best with their score, the best first.
+        :raises TypeError: documents is not a list of Document, or query is not a str.
+        :raises InputError: the query is empty or too long.
+        """
+        if not isinstance(documents, list) or not all(isinstance(one, Document) for one in documents):
+            raise TypeError("documents is not a list of Document")
+        texts = [
+            _text_of(document, self.meta_fields_to_embed, self.embedding_separator) for document in documents
+        ]
+        ranked = shared_ranker(self.model, self.threads).rerank(
+            query, texts, self.top_k if top_k is None else top_k, max_length=self.max_length, spans=False
+        )
+        return {"documents": [replace(documents[each.index], score=each.score) for each in ranked]}
+
+    @component.output_types(documents=list[Document])  # type: ignore[untyped-decorator]
+    async def run_async(
+        self, query: str, documents: list[Document], top_k: int | None = None
+    ) -> dict[str, Any]:
+        """run in a thread: see there."""
+        return await asyncio.to_thread(self.run, query, documents, top_k)
+
+
+def _text_of(document: Document, names: list[str], separator: str) -> str:
+    """A document's content, after some fields of its meta."""
+    fields = [document.meta.get(name) for name in names]
+    return separator.join([*(str(field) for field in fields if field is not None), document.content or ""])

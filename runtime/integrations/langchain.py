@@ -13,24 +13,24 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from runtime.errors import InputError
-from runtime.integrations import late_chunks, missing, shared_embedder
+from runtime.integrations import late_chunks, missing, shared_embedder, shared_ranker
 from runtime.manifest import check_dimensions
 
 try:
-    from langchain_core.documents import Document
+    from langchain_core.documents import BaseDocumentCompressor, Document
     from langchain_core.embeddings import Embeddings
 except ImportError as error:
     raise missing("langchain-core", "langchain", error) from None
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from langchain_text_splitters import TextSplitter
 
     from runtime.embedder import Embedder
 
-__all__ = ["JinaBertEmbeddings", "LateChunking"]
+__all__ = ["JinaBertEmbeddings", "JinaBertRerank", "LateChunking"]
 
 
 class JinaBertEmbeddings(Embeddings):  # type: ignore[misc]
@@ -85,6 +85,40 @@ class JinaBertEmbeddings(Embeddings):  # type: ignore[misc]
         :return: its tokens, without [CLS] and [SEP].
         """
         return self.embedder.count_tokens(text) - 2
+
+
+class JinaBertRerank(BaseDocumentCompressor):  # type: ignore[misc]
+    """Keeps the documents that answer a query best: a compressor for ContextualCompressionRetriever."""
+
+    model: str | None = (
+        None  # model folder, of an embedding model or a cross-encoder; None for the bundled model
+    )
+    threads: int | None = None
+    max_length: int | None = None  # tokens of a document; None for the model's own maximum
+    top_n: int | None = 3  # documents that are kept; None for all
+
+    def compress_documents(
+        self, documents: Sequence[Document], query: str, callbacks: object = None
+    ) -> Sequence[Document]:
+        """Rank documents.
+
+        :param documents: any number of them; they stay as they are.
+        :param query: a text that is not empty.
+        :param callbacks: LangChain's; not called.
+        :return: copies of the best, the best first. Their metadata gets relevance_score and, of an embedding model,
+            relevant_start and relevant_end: where the part that answers best stands in page_content.
+        :raises InputError: the query is empty or too long.
+        """
+        texts = [document.page_content for document in documents]
+        ranker = shared_ranker(self.model, self.threads)
+        kept = []
+        for ranked in ranker.rerank(query, texts, self.top_n, max_length=self.max_length):
+            found: dict[str, object] = {"relevance_score": ranked.score}
+            if ranked.start is not None:
+                found |= {"relevant_start": ranked.start, "relevant_end": ranked.end}
+            document = documents[ranked.index]
+            kept.append(document.model_copy(update={"metadata": {**document.metadata, **found}}))
+        return kept
 
 
 class LateChunking(Embeddings):  # type: ignore[misc]

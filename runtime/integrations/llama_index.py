@@ -12,14 +12,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from runtime.integrations import late_chunks, missing, shared_embedder
+from runtime.integrations import late_chunks, missing, shared_embedder, shared_ranker
 from runtime.manifest import check_dimensions
 
 try:
     from llama_index.core.bridge.pydantic import Field, PrivateAttr
     from llama_index.core.embeddings import BaseEmbedding
     from llama_index.core.node_parser import NodeParser
-    from llama_index.core.schema import BaseNode, MetadataMode, TransformComponent
+    from llama_index.core.postprocessor.types import BaseNodePostprocessor
+    from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle, TransformComponent
 except ImportError as error:
     raise missing("llama-index-core", "llama-index", error) from None
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from runtime.embedder import Embedder
 
-__all__ = ["JinaBertEmbedding", "LateChunking"]
+__all__ = ["JinaBertEmbedding", "JinaBertRerank", "LateChunking"]
 
 
 class JinaBertEmbedding(BaseEmbedding):  # type: ignore[misc]
@@ -126,6 +127,37 @@ class JinaBertEmbedding(BaseEmbedding):  # type: ignore[misc]
 
     async def _aget_query_embedding(self, query: str) -> list[float]:
         return await asyncio.to_thread(self._get_query_embedding, query)
+
+
+class JinaBertRerank(BaseNodePostprocessor):  # type: ignore[misc]
+    """Keeps the nodes that answer a query best: a node_postprocessor for query engines and retrievers."""
+
+    model: str | None = Field(
+        default=None,
+        description="Model folder, of an embedding model or a cross-encoder; None for the bundled model.",
+    )
+    threads: int | None = Field(default=None, description="Threads; None for as many as the process may use.")
+    max_length: int | None = Field(default=None, description="Longer nodes are cut after this many tokens.")
+    top_n: int | None = Field(default=2, description="Nodes that are kept; None for all.")
+
+    @classmethod
+    def class_name(cls) -> str:
+        """:return: the name under which LlamaIndex writes it down."""
+        return "JinaBertRerank"
+
+    def _postprocess_nodes(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+    ) -> list[NodeWithScore]:
+        if query_bundle is None:
+            raise ValueError("JinaBertRerank needs a query: pass query_str or query_bundle")
+        if not nodes:
+            return []
+        ranker = shared_ranker(self.model, self.threads)
+        texts = [node.node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes]
+        ranked = ranker.rerank(
+            query_bundle.query_str, texts, self.top_n, max_length=self.max_length, spans=False
+        )
+        return [NodeWithScore(node=nodes[each.index].node, score=each.score) for each in ranked]
 
 
 class LateChunking(TransformComponent):  # type: ignore[misc]
