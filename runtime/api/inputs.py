@@ -83,6 +83,28 @@ def texts_field(name: str, **more: Any) -> Field:
     return Field(name, check, own, "A text or a list of texts", required=True, **more)
 
 
+def ids_field(name: str) -> Field:
+    """A field that holds token ids of one text or of several, checked into lists of ids."""
+
+    def check(value: Any, given: str, limits: Limits) -> list[list[int]]:
+        if isinstance(value, list) and value and not isinstance(value[0], list):
+            value = [value]
+        found = inputs_of(value, name, given, limits._replace(accept_token_ids=True))
+        for number, ids in enumerate(found):
+            if isinstance(ids, str):
+                raise invalid(name, f"{given}[{number}] is a text: expected token ids")
+        return [ids for ids in found if not isinstance(ids, str)]
+
+    def own(limits: Limits) -> Schema:
+        ids: Schema = {
+            "type": "array",
+            "items": {"type": "integer", "minimum": 0, "maximum": limits.vocabulary - 1},
+        }
+        return {"anyOf": [{**ids, "minItems": 1}, {"type": "array", "items": ids, "minItems": 1}]}
+
+    return Field(name, check, own, "Token ids of a text, or a list of these", required=True)
+
+
 def tokens_of(
     inputs: Inputs,
     name: str,
@@ -125,7 +147,7 @@ def tokens_of(
                     param=name,
                 )
             truncated += 1
-            ids = _without_beginning(ids, most, tokenizer) if left else tokenizer.truncate(ids, most)
+            ids = tokenizer.truncate(ids, most, left=left)
         if len(ids) > longest and not parts:
             raise ServiceError(
                 413,
@@ -255,9 +277,3 @@ def _complete(ids: list[int], tokenizer: Tokenizer) -> list[int]:
     start = [] if ids[: len(before)] == before else before
     end = [] if ids[len(ids) - len(after) :] == after else after
     return [*start, *ids, *end]
-
-
-def _without_beginning(ids: list[int], max_length: int, tokenizer: Tokenizer) -> list[int]:
-    """Cut a text's ids at its beginning; tokenizer.truncate cuts the end."""
-    own = tokenizer.strip_special(ids)
-    return [*tokenizer.prefix, *own[len(own) - (max_length - tokenizer.added_count) :], *tokenizer.suffix]

@@ -32,7 +32,7 @@ from .fields import (
     refused,
     word,
 )
-from .inputs import MIN_TOKENS, check_total, inputs_field, texts_field, tokens_of
+from .inputs import MIN_TOKENS, check_total, ids_field, inputs_field, texts_field, tokens_of
 from .prompts import DOCUMENTS, QUERIES, prompt_of
 from .rerank import rerank
 
@@ -246,6 +246,15 @@ TOKENIZE_REQUEST = RequestType(
     {"inputs": "How is the weather today?"},
 )
 
+DECODE_REQUEST = RequestType(
+    "DecodeRequest",
+    (
+        ids_field("ids"),
+        boolean("skip_special_tokens", "Leave out the special tokens", default=True),
+    ),
+    {"ids": [[0]]},
+)
+
 INSTANCES_REQUEST = RequestType(
     "VertexRequest",
     (
@@ -367,6 +376,19 @@ def tokenize(document: object, context: Context) -> Answer:
         check_total(total, "inputs", context.limits)
         lists.append(responses.token_list(text, context.tokenizer, values["add_special_tokens"] is not False))
     return _answer(values, dump(lists))
+
+
+def decode(document: object, context: Context) -> Answer:
+    """POST /decode, of text-embeddings-inference."""
+    values = read(document, DECODE_REQUEST, context.limits)
+    special = values["skip_special_tokens"] is False
+    check_total(sum(map(len, values["ids"])), "ids", context.limits)
+    try:
+        return _answer(
+            values, dump([context.tokenizer.decode(ids, special=special) for ids in values["ids"]])
+        )
+    except NotImplementedError:
+        raise ServiceError(500, "not_of_this_model", "this model's tokenizer gives no text for ids") from None
 
 
 def default(document: object, context: Context) -> Answer:

@@ -66,6 +66,9 @@ ROUTES = (
         "/tokenize", "tokenize", "Tokens of texts", True,
         requests.tokenize, requests.TOKENIZE_REQUEST, responses.Tokens,
     ),
+    Route(
+        "/decode", "decode", "Texts of token ids", True, requests.decode, requests.DECODE_REQUEST, responses.Texts,
+    ),
     Route("/vertex", "vertex", "", True, requests.vertex, same_as="/embed"),
     Route(
         "/", "root", "As /v1/embeddings; with inputs instead of input, as /embed", False,

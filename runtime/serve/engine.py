@@ -71,9 +71,7 @@ class Engine:
             truncatable=manifest.truncatable,
         )
         # What a request takes is reserved already, with the rest of what may wait: see _longest.
-        self.context = Context(
-            model, limits, lambda request_bytes: self.longest, created(model.folder)
-        )
+        self.context = Context(model, limits, lambda request_bytes: self.longest, created(model.folder))
 
         def queue(name: str, open_model: Callable[[], Model], runners: int, nice: int) -> Queue:
             return Queue(

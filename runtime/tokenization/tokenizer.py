@@ -61,6 +61,15 @@ class Tokenizer:
         """
         return len(self.encode(text))
 
+    def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
+        """Give a text that has these ids; what the tokenizer drops or folds is lost.
+
+        :param ids: Each below `len(self)`.
+        :param special: Write the special tokens too.
+        :raises NotImplementedError: This kind of tokenizer does not.
+        """
+        raise NotImplementedError
+
     @property
     def added_count(self) -> int:
         """Ids that `encode` adds to those of the text itself: 2 for [CLS] and [SEP], 1 for T5's </s>."""

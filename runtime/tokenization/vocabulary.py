@@ -60,6 +60,12 @@ class Vocabulary:
         """:return: The number of tokens."""
         return self._size
 
+    def tokens(self) -> list[str]:
+        """:return: The tokens; the index of each is its id."""
+        if self._lines:
+            return self._lines.decode("utf-8").split("\n")[1:-1]
+        return sorted(self._ids, key=self._ids.__getitem__)
+
     def _search(self, token: str) -> int | None:
         if self._searches_left <= 0:
             if not self._ids:

@@ -19,6 +19,9 @@ from .characters import CharacterTable
 from .tokenizer import Tokenizer
 from .vocabulary import Vocabulary
 
+_CLOSE = [
+    (f" {mark}", mark) for mark in (".", "?", "!", ",", "'m", "'s", "'ve", "'re")
+]  # no space before these
 _SPECIAL = ("[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]")  # taken literally wherever they stand in a text
 _LONGEST_WORD = 100  # characters; a longer word is [UNK]
 _CONTINUED = "##"
@@ -98,6 +101,27 @@ class WordPiece(Tokenizer):
         :return: The length of `encode(text)`.
         """
         return 2 + sum(map(len, map(self._chunk_ids, _chunks(_steady(text)))))
+
+    def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
+        """Give a text that has these ids, with the spaces that `tokenizers` puts: none before punctuation.
+
+        :param ids: Each below `len(self)`.
+        :param special: Write [CLS], [SEP] and [PAD] too.
+        """
+        tokens, hidden = self._vocabulary.tokens(), () if special else self._special.values()
+        words: list[str] = []
+        for number in ids:
+            token = tokens[number]
+            if number in hidden:
+                continue
+            if words and token.startswith("##"):
+                words.append(token[2:])
+                continue
+            word = f" {token}" if words else token
+            for apart, joined in _CLOSE:
+                word = word.replace(apart, joined)
+            words.append(word)
+        return "".join(words)
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """The ids of a text and where each stands in it. Several times slower than `encode`.

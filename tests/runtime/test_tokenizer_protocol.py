@@ -7,6 +7,7 @@ import pytest
 from runtime.errors import InputError
 from runtime.tokenization.tokenizer import Tokenizer, without_surrogates
 from runtime.tokenization.wordpiece import WordPiece
+from tests.paths import ROOT
 
 
 class Letters(Tokenizer):
@@ -25,6 +26,12 @@ BERT = WordPiece(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b", "c"])
 ROBERTA = Letters((1,), (2, 2), (2,))
 T5 = Letters((), (1,), (1,))
 A, B = ord("a"), ord("b")
+TEXTS = [
+    "How's the weather today?",
+    "unbelievably antidisestablishmentarianism, isn't it!",
+    "10.5 % of 3,000 (three thousand): fine...",
+    "don't do not; I'm, we've, they're",
+]
 
 
 @pytest.mark.parametrize(
@@ -74,3 +81,15 @@ def test_each_lone_surrogate_becomes_a_replacement_character() -> None:
     assert without_surrogates("a\ud800b\udfff\ud83d\ude00") == "a\ufffdb\ufffd\ufffd\ufffd"
     text = "héllo 😀"
     assert without_surrogates(text) is text
+
+
+def test_decode_is_that_of_tokenizers() -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    own = WordPiece.from_file(ROOT / "models" / "jinabert-6l-distilled" / "vocab.txt")
+    decoder = tokenizers.decoders.WordPiece(prefix="##", cleanup=True)
+    vocabulary = own._vocabulary.tokens()
+    for text in TEXTS:
+        ids = own.encode(text)
+        assert own.decode(ids) == decoder.decode([vocabulary[number] for number in ids[1:-1]])
+    assert own.decode(own.encode("Hello, wörld!"), special=True) == "[CLS] hello, world! [SEP]"
+    assert own.decode([]) == ""
