@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from .context import Context
 
 FLOAT_CHARACTERS = 16  # of a value in JSON: nine digits, sign, point, leading zeros, comma
-SPECIAL_NAMES = ("[CLS]", "[SEP]")  # before and after a text
 ITEM_CHARACTERS = 64  # of what stands around one vector
 
 Vectors = list[list[float]]
@@ -221,6 +220,6 @@ def token_list(text: str, tokenizer: Tokenizer, special: bool) -> list[Token]:
                 {"id": number, "text": text[start:stop], "special": False, "start": start, "stop": stop}
             )
         elif special:
-            name = SPECIAL_NAMES[place >= last]
+            name = tokenizer.special_text(number)
             tokens.append({"id": number, "text": name, "special": True, "start": None, "stop": None})
     return tokens

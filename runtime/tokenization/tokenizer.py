@@ -61,6 +61,14 @@ class Tokenizer:
         """
         return len(self.encode(text))
 
+    def special_text(self, number: int) -> str:
+        """Give what a special token is called, such as [CLS] or </s>.
+
+        :param number: Its id.
+        :return: Its text; "" for an id that is no special token.
+        """
+        raise NotImplementedError
+
     def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
         """Give a text that has these ids; what the tokenizer drops or folds is lost.
 

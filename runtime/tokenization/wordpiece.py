@@ -102,6 +102,9 @@ class WordPiece(Tokenizer):
         """
         return 2 + sum(map(len, map(self._chunk_ids, _chunks(_steady(text)))))
 
+    def special_text(self, number: int) -> str:
+        return next((token for token, own in self._special.items() if own == number), "")
+
     def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
         """Give a text that has these ids, with the spaces that `tokenizers` puts: none before punctuation.
 

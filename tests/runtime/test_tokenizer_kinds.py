@@ -270,3 +270,11 @@ def test_a_large_vocabulary_is_stored_compactly(tmp_path: Path) -> None:
     converted = convert_tokenizer(tmp_path)
     assert converted.size == 50_257
     assert sum(map(len, converted.files.values())) < 750_000
+
+
+@tiny
+def test_special_tokens_have_a_text(tokenizer: Tokenizer, kind: str) -> None:
+    added = [tokenizer.special_text(number) for number in (*tokenizer.prefix, *tokenizer.suffix)]
+    assert added
+    assert all(added)
+    assert tokenizer.special_text(len(tokenizer) + 1) == ""
