@@ -168,7 +168,7 @@ def _main(options: argparse.Namespace) -> int:
         values["progress"] = False
     summary = job.embed_files(**values, say=lambda line: None if quiet else command.say("bulk", line))
     if not quiet and not options.dry_run:
-        command.say("bulk", job.tell(summary))
+        command.say("bulk", summary)
     if summary.problem is not None:
         command.say("bulk", summary.problem)
     return 0 if summary.problem is None else 1

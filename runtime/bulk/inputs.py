@@ -108,7 +108,8 @@ def find(places: Sequence[str], kind: str | None, output: str) -> Files:
     ]
     if one or not kept:
         kept = listed
-    others = tuple(file.name for file in listed if file not in kept) if len(kept) < len(listed) else ()
+    known = {id(file) for file in kept}
+    others = tuple(file.name for file in listed if id(file) not in known)
     return Files(tuple(kept), wanted, one, others)
 
 

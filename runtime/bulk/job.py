@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from runtime import __version__
 from runtime.bundled import bundled_model
@@ -16,10 +17,10 @@ from runtime.manifest import check_files
 from . import dry_run as dry
 from . import inputs, layout, output
 from .arrow import ArrowEmbedder
-from .output import COUNTS, MANIFEST, REJECTS, WRITERS, Journal, Part, load_manifest, save_manifest
+from .output import MANIFEST, REJECTS, WRITERS, Journal, Part, load_manifest, save_manifest
 from .plan import plan
 from .progress import Bar
-from .rows import MOST_BYTES, Place, Reading, reject
+from .rows import MOST_BYTES, Counts, Place, Reading, reject
 from .storage import Facts, Storage, reason
 from .workers import JobError, embed_units
 
@@ -29,40 +30,52 @@ if TYPE_CHECKING:
     from .arrow import Embedded
 
 HOPELESS_ROWS = 10_000  # if so many are rejected and none is good, the job ends
-IDENTITY = (  # options that the output follows from: a resumed job must have the same
-    "field",
-    "id_column",
-    "filter",
-    "row_groups",
-    "input_format",
-    "errors",
-    "quoting",
-    "overflow",
-    "prompt_name",
-    "prompt",
-    "format",
-    "dtype",
-    "vector_column",
-    "shard_rows",
-)
 LIBRARIES = ("onnxruntime", "numpy", "pyarrow")
+VECTOR_OPTIONS = (
+    "field",
+    "vector_column",
+    "max_length",
+    "overflow",
+    "dimensions",
+    "normalize",
+    "prompt_name",
+)
+READING_OPTIONS = ("encoding", "errors", "delimiter", "quoting")
+# Nothing of the output follows from these: a resumed job may have others.
+RUN_OPTIONS = {
+    "source",
+    "target",
+    "model",
+    "dedupe",
+    "max_rejects",
+    "processes",
+    "threads",
+    "verify",
+    "resume",
+}
+RUN_OPTIONS |= {"force", "dry_run", "progress", "say"}
 
 
-class Summary(NamedTuple):
-    """What a job did: rows = vectors + rejected."""
+@dataclass
+class Summary(Counts):
+    """What a job did."""
 
-    rows: int
-    vectors: int
-    rejected: int
-    filtered: int = 0  # rows that `filter` left out; not in rows
-    blank: int = 0  # blank lines that were skipped
-    tokens: int = 0
-    truncated_texts: int = 0
-    cut_tokens: int = 0
     parts: int = 0
     parts_before: int = 0  # of them done by earlier runs
-    failed: tuple[str, ...] = ()  # files that could not be read to their end
     problem: str | None = None  # why the job counts as failed
+
+    def __str__(self) -> str:
+        """In one line: every row is accounted for."""
+        clauses = {
+            f"{self.rows:,} rows = {self.vectors:,} vectors + {self.rejected:,} rejected": True,
+            f" (see {REJECTS})": self.rejected,
+            f"; {self.filtered:,} more left out by --filter": self.filtered,
+            f"; {self.blank:,} blank {'line' if self.blank == 1 else 'lines'} skipped": self.blank,
+            f"; {self.tokens:,} tokens, {self.parts:,} {'part' if self.parts == 1 else 'parts'}": True,
+            f", {self.parts_before:,} of them done before": self.parts_before,
+            f"; {self.truncated_texts:,} texts were cut ({self.cut_tokens:,} tokens lost)": self.truncated_texts,
+        }
+        return "".join(text for text, wanted in clauses.items() if wanted)
 
 
 def embed_files(
@@ -122,25 +135,11 @@ def embed_files(
     places = [source] if isinstance(source, str | os.PathLike) else list(source)
     where = os.fspath(target)
     files = inputs.find([os.fspath(place) for place in places], input_format, where)
-    reading_names = ("encoding", "errors", "delimiter", "quoting")
-    options = ReadOptions(
-        field, format=input_format, most_bytes=MOST_BYTES, **{name: given[name] for name in reading_names}
-    )
-    names = (
-        "field",
-        "vector_column",
-        "max_length",
-        "overflow",
-        "dimensions",
-        "normalize",
-        "prompt_name",
-        "prompt",
-    )
-    heart = ArrowEmbedder(
-        None if model is None else os.path.abspath(os.fspath(model)),
-        dtype=dtype,
-        **{name: given[name] for name in names},
-    )
+    how = {name: given[name] for name in READING_OPTIONS}
+    options = ReadOptions(field, format=input_format, most_bytes=MOST_BYTES, **how)
+    folder = None if model is None else os.path.abspath(os.fspath(model))
+    vectors = {name: given[name] for name in VECTOR_OPTIONS}
+    heart = ArrowEmbedder(folder, prompt=prompt, dtype=dtype, **vectors)
     manifest = heart.manifest
     check_files(heart.model or bundled_model(), manifest, verify)
     heart.max_length = max_length or manifest.max_tokens
@@ -150,7 +149,7 @@ def embed_files(
     heart.threads = settings.threads
     if dry_run:
         rows, rejected = dry.sample(reading, heart, settings, say)
-        return Summary(rows, 0, rejected)
+        return Summary(rows=rows, rejected=rejected)
     document = {
         "schema_version": output.SCHEMA_VERSION,
         "made_with": {"jinabert-runtime": __version__, **{name: _version(name) for name in LIBRARIES}},
@@ -161,7 +160,7 @@ def embed_files(
             "precision": manifest.precision,
             "dimension": manifest.dimension,
         },
-        "options": {name: given[name] for name in IDENTITY}
+        "options": {name: value for name, value in given.items() if name not in RUN_OPTIONS}
         | {
             "keep": [column.label for column in reading.kept[1 if id_column else 0 :]],
             "unit": reading.unit,
@@ -200,9 +199,7 @@ class _Job:
         self._document, self._say = document, say
         self._journal = Journal(storage)
         self._parts: dict[int, Part] = {}
-        self._before = 0
-        self._totals = dict.fromkeys(COUNTS, 0)
-        self._failed: list[str] = []
+        self._totals = Summary()
 
     def begin(self, resume: bool, force: bool) -> None:
         """See what is there already, and say on disk what is to be done."""
@@ -243,9 +240,9 @@ class _Job:
             else:
                 self._journal.ordered = False
                 self._say(f"{damaged} is missing or changed: part {number} is done again")
-        self._before = len(self._parts)
+        self._totals.parts_before = len(self._parts)
         for part in self._parts.values():
-            self._count(part)
+            self._totals.add(part)
 
     def work(self, processes: int, dedupe: bool, bar: Bar) -> None:
         """Do the parts that are not done."""
@@ -259,7 +256,7 @@ class _Job:
             self._embed(end, highest + 1, False, processes, dedupe, bar)
 
     def _place(self, number: int) -> Place:
-        return output.place_after(self._parts[number - 1]) if number else Place()
+        return Place(*self._parts[number - 1].end) if number else Place()
 
     def _embed(self, start: Place, number: int, one: bool, processes: int, dedupe: bool, bar: Bar) -> None:
         """Do parts from a place on: one, or all to the end."""
@@ -272,12 +269,12 @@ class _Job:
             "checksum": self._document["model"]["checksum"],
             "normalize": self._document["options"]["normalize"],
         }
-        part, writer = Part(number), None
+        part, writer = Part(), None
         try:
             with contextlib.closing(embed_units(heart, units, processes, dedupe)) as results:
                 for unit, found in results:
                     if writer is None:
-                        part = Part(unit.part)
+                        part = Part(part=unit.part)
                         format_name = self._document["options"]["format"]
                         writer = WRITERS[format_name](storage, unit.part, heart.vector_column, about)
                     self._add(part, unit, found, writer)
@@ -291,10 +288,10 @@ class _Job:
                                 f"{part.rejected} rejects: this is a fault of the program"
                             )
                         self._journal.add(part)
-                        self._count(part)
+                        self._totals.add(part)
                         part.rejects = []
                         self._parts[part.part] = part
-                        if self._totals["vectors"] == 0 and self._totals["rows"] >= HOPELESS_ROWS:
+                        if self._hopeless:
                             return
         except BaseException:
             if writer is not None:
@@ -310,77 +307,42 @@ class _Job:
         if good:
             vectors = found.vectors if len(good) == len(found.errors) else found.vectors[good]
             writer.write(vectors, self._reading.table(unit, good))
-        part.rows += unit.rows
+        part.add(unit)
         part.vectors += len(good)
         part.rejected += len(rejects)
         part.rejects += rejects
-        part.filtered += unit.filtered
-        part.blank += unit.blank
-        part.failed += unit.failed
         part.tokens += found.tokens
         part.truncated_texts += found.truncated_texts
         part.cut_tokens += found.cut_tokens
 
-    def _count(self, part: Part) -> None:
-        for name in COUNTS:
-            self._totals[name] += getattr(part, name)
-        self._failed += part.failed
+    @property
+    def _hopeless(self) -> bool:
+        return self._totals.vectors == 0 and self._totals.rows >= HOPELESS_ROWS
 
     def finish(self, limit: tuple[float, str]) -> Summary:
         """Write what belongs to the end, and tell what was done."""
         totals = self._totals
+        totals.parts = len(self._parts)
         first = self._journal.finish()
-        hopeless = totals["vectors"] == 0 and totals["rows"] >= HOPELESS_ROWS
-        self._document = {
-            **self._document,
-            "complete": not hopeless,
-            "totals": totals,
-            "failed": self._failed,
-        }
-        save_manifest(self._storage, self._document)
-        problem = None
-        if self._failed:
-            problem = f"{self._failed[0]}"
-            if len(self._failed) > 1:
-                problem += f" (and {len(self._failed) - 1:,} more files could not be read)"
-        elif totals["rejected"] and (
-            totals["vectors"] == 0 or totals["rejected"] > _allowed(limit, totals["rows"])
-        ):
-            which = "all" if totals["vectors"] == 0 else f"{totals['rejected']:,} of {totals['rows']:,}"
+        end = {"complete": not self._hopeless, "totals": totals.counts()}
+        save_manifest(self._storage, self._document | end)
+        allowed = limit[0] * totals.rows if limit[1].endswith("%") else limit[0]
+        if totals.failed:
+            more = f" (and {len(totals.failed) - 1:,} more files)" if len(totals.failed) > 1 else ""
+            totals.problem = f"{totals.failed[0]}{more}"
+        elif totals.rejected and (totals.vectors == 0 or totals.rejected > allowed):
             bad = first[0]
-            line = f"line {bad['line']}" if bad["line"] else f"row {bad['file_row']}"
-            more = "" if totals["vectors"] == 0 else f", more than --max-rejects {limit[1]}"
-            problem = (
-                f"{which} rows were rejected{more}; the first is {bad['file']}, {line}: {bad['reason']} "
+            where = (
+                f"{bad['file']}, line {bad['line']}"
+                if bad["line"]
+                else f"{bad['file']}, row {bad['file_row']}"
+            )
+            which = f"{totals.rejected:,} of {totals.rows:,} rows were rejected, more than --max-rejects {limit[1]}"
+            totals.problem = (
+                f"{which if totals.vectors else 'all rows were rejected'}; the first is {where}: {bad['reason']} "
                 f"(all of them: {self._storage.join(REJECTS)})"
             )
-        return Summary(
-            **{name: totals[name] for name in COUNTS},
-            parts=len(self._parts),
-            parts_before=self._before,
-            failed=tuple(self._failed),
-            problem=problem,
-        )
-
-
-def tell(summary: Summary) -> str:
-    """A job in one line: every row is accounted for."""
-    text = f"{summary.rows:,} rows = {summary.vectors:,} vectors + {summary.rejected:,} rejected"
-    if summary.rejected:
-        text += f" (see {REJECTS})"
-    if summary.filtered:
-        text += f"; {summary.filtered:,} more left out by --filter"
-    if summary.blank:
-        text += f"; {summary.blank:,} blank {'line' if summary.blank == 1 else 'lines'} skipped"
-    text += f"; {summary.tokens:,} tokens, {summary.parts:,} part{'s' if summary.parts != 1 else ''}"
-    if summary.parts_before:
-        text += f", {summary.parts_before:,} of them done before"
-    if summary.truncated_texts:
-        text += (
-            f"; {summary.truncated_texts:,} texts were cut ({summary.cut_tokens:,} tokens lost): "
-            "--overflow error rejects them"
-        )
-    return text
+        return totals
 
 
 def _one_part(units: Iterator[Any], number: int) -> Iterator[Any]:
@@ -391,20 +353,15 @@ def _one_part(units: Iterator[Any], number: int) -> Iterator[Any]:
 
 
 def _max_rejects(value: str | float) -> tuple[float, str]:
-    """A number of rows, or a share as a number below 1 with a minus sign; and how it was written."""
-    word = str(value).strip()
+    """A number of rows, or the share of a word that ends with %; and the word."""
+    word = f"{value:%}" if isinstance(value, float) and 0 < value < 1 else str(value).strip()
     try:
         number = float(word.removesuffix("%"))
     except ValueError:
         number = -1
-    share = word.endswith("%") or 0 < number < 1
-    if number < 0 or (word.endswith("%") and number > 100) or number != number:
-        raise InputError(f"--max-rejects {value!r}: expected a number of rows, or a share as 1%")
-    return (-number / 100 if word.endswith("%") else -number if share else number), word
-
-
-def _allowed(limit: tuple[float, str], rows: int) -> float:
-    return limit[0] if limit[0] >= 0 and not limit[1].endswith("%") else -limit[0] * rows
+    if not 0 <= number < (100.1 if word.endswith("%") else 1e18):
+        raise InputError(f"--max-rejects {value}: expected a number of rows, or a share as 1%")
+    return number / 100 if word.endswith("%") else number, word
 
 
 def _difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from runtime.errors import InputError
 
-from .rows import Place
+from .rows import Counts
 from .storage import Facts, reason
 
 if TYPE_CHECKING:
@@ -34,23 +34,13 @@ if TYPE_CHECKING:
 MANIFEST, REJECTS, JOURNAL = "_manifest.json", "_rejects.jsonl", "_journal.jsonl"
 SCHEMA_VERSION = 2
 PART = "part-{:05d}"
-COUNTS = ("rows", "vectors", "rejected", "filtered", "blank", "tokens", "truncated_texts", "cut_tokens")
 
 
 @dataclass
-class Part:
+class Part(Counts):
     """A part of the output, as the journal has it."""
 
-    part: int
-    rows: int = 0  # of input, without those that --filter left out
-    vectors: int = 0
-    rejected: int = 0
-    filtered: int = 0
-    blank: int = 0
-    tokens: int = 0
-    truncated_texts: int = 0
-    cut_tokens: int = 0
-    failed: list[str] = field(default_factory=list)  # files that could not be read to their end
+    part: int = 0
     files: list[list[Any]] = field(default_factory=list)  # name, size, SHA-256
     end: list[int] = field(default_factory=list)  # Place
     rejects: list[dict[str, Any]] = field(default_factory=list)
@@ -253,11 +243,6 @@ class NpyWriter:
 
 
 WRITERS: dict[str, Callable[..., Any]] = {"parquet": ParquetWriter, "npy": NpyWriter}
-
-
-def place_after(part: Part) -> Place:
-    """Where the next part begins."""
-    return Place(*part.end)
 
 
 def clear(storage: Storage) -> None:

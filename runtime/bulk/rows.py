@@ -60,20 +60,38 @@ class Record(NamedTuple):
 
 
 @dataclass
-class Unit:
+class Counts:
+    """What is accounted for, of a unit, a part or a job: rows = vectors + rejected."""
+
+    rows: int = 0  # of input, without those that --filter left out
+    vectors: int = 0
+    rejected: int = 0
+    filtered: int = 0
+    blank: int = 0  # blank lines that were skipped
+    tokens: int = 0
+    truncated_texts: int = 0
+    cut_tokens: int = 0
+    failed: list[str] = field(default_factory=list)  # files that could not be read to their end
+
+    def add(self, other: Counts) -> None:
+        """Count what another one counts."""
+        for name in Counts.__dataclass_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def counts(self) -> dict[str, Any]:
+        """By name."""
+        return {name: getattr(self, name) for name in Counts.__dataclass_fields__}
+
+
+@dataclass
+class Unit(Counts):
     """Rows that are embedded together."""
 
-    part: int
+    part: int = 0
     texts: list[str] = field(default_factory=list)
-    places: list[tuple[int, str, int, int | None]] = field(
-        default_factory=list
-    )  # row, file, row and line in it
+    places: list[tuple[int, str, int, int | None]] = field(default_factory=list)  # see reject
     kept: list[Any] = field(default_factory=list)  # of each text
     rejects: list[dict[str, Any]] = field(default_factory=list)
-    rows: int = 0  # rejected ones included
-    filtered: int = 0
-    blank: int = 0
-    failed: list[str] = field(default_factory=list)  # files that could not be read to their end
     end: Place = field(default_factory=Place)  # where the next unit begins
     bytes: int = 0  # of the input that lie before it
     last: bool = False  # of its part
@@ -95,7 +113,7 @@ class Reading(NamedTuple):
 
     def units(self, start: Place, part: int) -> Iterator[Unit]:
         """Units from a place on, the first of a part."""
-        unit, made, characters = Unit(part, end=start), 0, 0  # of the part: rows, characters
+        unit, made, characters = Unit(part=part, end=start), 0, 0  # of the part: rows, characters
 
         def limits() -> tuple[int, int]:
             return (
@@ -137,7 +155,7 @@ class Reading(NamedTuple):
                         yield unit
                         if unit.last:
                             made = characters = 0
-                        unit, size = Unit(unit.part + unit.last), 0
+                        unit, size = Unit(part=unit.part + unit.last), 0
             except (InputError, OSError, pa.ArrowException) as error:
                 named = isinstance(error, InputError)
                 unit.failed.append(str(error) if named else f"{file.name}: cannot be read ({reason(error)})")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tests.bench import corpora
 from tests.bench.bulk import PLAIN
+from tests.bench.environments import python_of
 from tests.bench.harness import environment, finish
 from tests.bench.report import Result, Table, figure
 from tests.bench.settings import Settings
@@ -58,7 +59,8 @@ def units(self, start, part):
         first = number * size
         places = [(first + n, "in.jsonl", first + n, first + n) for n in range(size)]
         last, end = number % 8 == 7, rows.Place(row=first)
-        yield rows.Unit(number // 8, texts, places, [(None, ())] * size, rows=size, last=last, end=end)
+        part = number // 8
+        yield rows.Unit(size, part=part, texts=texts, places=places, kept=[(None, ())] * size, last=last, end=end)
 def embed_units(heart, units, processes, dedupe):
     for unit in units:
         yield unit, Embedded(vectors, errors, size, 0, 0)
@@ -73,13 +75,32 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 
 
+FASTEMBED = """
+import json, sys, time
+from datasets import Dataset
+from fastembed import TextEmbedding
+from fastembed.common.model_description import ModelSource, PoolingType
+TextEmbedding.add_custom_model(
+    model="local/jinabert", pooling=PoolingType.MEAN, normalization=True, sources=ModelSource(hf="local/jinabert"),
+    dim=int(sys.argv[3]), model_file="model.onnx",
+)
+model = TextEmbedding("local/jinabert", specific_model_path=sys.argv[2], threads=int(sys.argv[4]))
+rows = Dataset.from_dict({"text": json.load(open(sys.argv[1]))})
+list(model.embed(rows["text"][:64]))
+start = time.perf_counter()
+rows = rows.map(lambda batch: {"embedding": list(model.embed(batch["text"]))}, batched=True)
+rows.to_parquet(sys.argv[5])
+print(time.perf_counter() - start)
+"""
+
+
 def bulk_scale(settings: Settings) -> Result:
     """Measure all of it.
 
-    :param settings: see there; cases are "minute", "plan" and "memory".
+    :param settings: see there; cases are "minute", "peer", "plan" and "memory".
     """
     result = Result("bulk-scale")
-    for name, case in {"minute": _minute, "plan": _plan, "memory": _memory}.items():
+    for name, case in {"minute": _minute, "peer": _peer, "plan": _plan, "memory": _memory}.items():
         if not settings.cases or name in settings.cases:
             case(result, settings)
     return result
@@ -130,6 +151,27 @@ def _job(source: Path, settings: Settings) -> tuple[float, float]:
     if process.returncode:
         raise OSError(f"bulk ended with exit status {process.returncode}")
     return time.perf_counter() - start, first
+
+
+def _peer(result: Result, settings: Settings) -> None:
+    """datasets.map with fastembed, in fp32 as it runs models; the job with the int8 model, of the same checkpoint."""
+    texts = corpora.stsb()[: 100 if settings.quick else None]
+    source, file = settings.folder / "peer.jsonl", corpora.save(texts, settings.folder / "peer.json")
+    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+    artifacts, threads = settings.artifacts, settings.threads
+    peer = [python_of("fastembed-datasets"), "-c", FASTEMBED, file, str(artifacts.plain())]
+    peer += [str(artifacts.manifest.dimension), str(threads), str(settings.folder / "peer.parquet")]
+    theirs, ours = [], []
+    for _ in range(max(1, settings.rounds)):
+        theirs.append(float(finish(peer, threads).output.split()[-1]))
+        ours.append(_job(source, settings)[0])
+    ratio = statistics.median(a / b for a, b in zip(theirs, ours, strict=True))
+    rows = [
+        ["datasets.map + fastembed, fp32, model loaded", figure(statistics.median(theirs), "s"), "1"],
+        ["the job, int8, from its start to its end", figure(statistics.median(ours), "s"), f"{ratio:.2f}"],
+    ]
+    result.tables.append(Table(f"{len(texts):,} texts of STS-B", ["what", "time", "rate beside it"], rows))
+    result.data["peer"] = {"fastembed_s": theirs, "job_s": ours}
 
 
 def _plan(result: Result, settings: Settings) -> None:

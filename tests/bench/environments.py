@@ -21,6 +21,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jina
 ENVIRONMENTS = {
     "plain": ["numpy", "onnxruntime=={onnxruntime}", "tokenizers"],
     "fastembed": ["fastembed==0.9.1", "onnxruntime=={onnxruntime}"],
+    "fastembed-datasets": ["datasets>=4", "fastembed==0.9.1", "onnxruntime=={onnxruntime}"],
     "openvino": ["numpy", "openvino", "tokenizers"],
     "clients": ["langchain-openai==1.7.4", "litellm==1.110.2"],  # of the service; they need libraries of other versions
 }
