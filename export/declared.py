@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from export.backbone_settings import read_backbone_settings, unknown_fields
 from export.config import check_file, read_json
 from export.errors import ExportError, listing
-from export.layouts import checkpoint_root, weight_files
+from export.layouts import checkpoint_root, refuse_adapter, weight_files
 from export.models import load_config
 from runtime.manifest import SIMILARITIES
 from runtime.modules import Module, array_shapes
@@ -34,17 +35,6 @@ __all__ = ["Declared", "read_declared"]
 
 MODULES = "modules.json"
 SETTINGS = "config_sentence_transformers.json"
-# Names that sentence-transformers tries, in its order.
-TRANSFORMER_SETTINGS = (
-    "sentence_bert_config.json",
-    "sentence_roberta_config.json",
-    "sentence_distilbert_config.json",
-    "sentence_camembert_config.json",
-    "sentence_albert_config.json",
-    "sentence_xlm-roberta_config.json",
-    "sentence_xlnet_config.json",
-)
-
 # Last part of a module's type -> what it does, for those that cannot be exported.
 _REFUSED = {
     "Asym": "chooses between several models by the kind of text: export the folder of each by itself",
@@ -93,12 +83,6 @@ _LEGACY_MODES = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 _KINDS = {"SentenceTransformer", "sentence_transformers.SentenceTransformer"}
-# Arguments for loading that change no vector beyond rounding.
-_HARMLESS_ARGUMENTS = {
-    "attn_implementation", "cache_dir", "device_map", "dtype", "force_download", "local_files_only",
-    "low_cpu_mem_usage", "padding_side", "revision", "token", "torch_dtype", "trust_remote_code", "unpad_inputs",
-    "use_auth_token", "use_fast", "use_memory_efficient_attention", "use_safetensors",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -143,16 +127,18 @@ class _Reader:
         self.files: list[Path] = []
 
     def read(self) -> Declared:
+        refuse_adapter(self.root)
         if not (self.root / MODULES).exists():
             if poolings := sorted(path.parent.name for path in self.root.glob("*_Pooling/config.json")):
                 self.notes.append(
                     f"{listing(poolings)} is not used: without {MODULES} nothing refers to it; pooling is mean"
                 )
-            settings: dict[str, Any] = {**self._transformer(self.root), **self._prompts()}
+            settings: dict[str, Any] = {**self._backbone(self.root), **self._prompts()}
             settings |= {"notes": tuple(self.notes), "files": tuple(self.files)}
             return Declared(self.root, self.root, **settings)
         backbone, pooling, *others = self._entries()
-        settings = {**self._transformer(backbone[1]), **self._prompts()}
+        refuse_adapter(backbone[1])
+        settings = {**self._backbone(backbone[1]), **self._prompts()}
         hidden_size = load_config(backbone[1]).hidden_size
         modes, include_prompt = self._pooling(pooling[1], hidden_size)
         modules = list[Module]()
@@ -214,63 +200,12 @@ class _Reader:
             )
         return modules
 
-    def _transformer(self, backbone: Path) -> dict[str, Any]:
-        """What stands in sentence_bert_config.json."""
-        path = next((backbone / name for name in TRANSFORMER_SETTINGS if (backbone / name).exists()), None)
-        if path is None:
-            return {}
-        fields = self._json(path)
-        limit = fields.get("max_seq_length")
-        for name in (
-            "model_args",
-            "model_kwargs",
-            "tokenizer_args",
-            "processor_kwargs",
-            "config_args",
-            "config_kwargs",
-        ):
-            arguments = fields.get(name) or {}
-            if not isinstance(arguments, dict):
-                raise ExportError(f"{path}: {name} is {arguments!r}, expected an object")
-            if "model_max_length" in arguments and limit is None:
-                limit = arguments["model_max_length"]
-            others = sorted(arguments.keys() - _HARMLESS_ARGUMENTS - {"model_max_length"})
-            if others:
-                raise ExportError(
-                    f"{path}: {name} sets {listing(others)}, which may change vectors and is not implemented: save the "
-                    "model with these settings in its config.json"
-                )
-        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 3):
-            raise ExportError(
-                f"{path}: max_seq_length is {limit!r}, expected a number of tokens of at least 3"
-            )
-        lower_case = fields.get("do_lower_case", False)
-        if not isinstance(lower_case, bool):
-            raise ExportError(f"{path}: do_lower_case is {lower_case!r}, expected true or false")
-        for name, works in (
-            ("transformer_task", ("feature-extraction", None)),
-            ("module_output_name", ("token_embeddings", None)),
-            ("query_length", (None,)),
-            ("document_length", (None,)),
-            ("query_expansion", (None,)),
-            ("tokenizer_name_or_path", (None,)),
-        ):
-            if fields.get(name) not in works:
-                raise ExportError(f"{path}: {name} is {fields[name]!r}, which is not implemented")
-        processing = fields.get("processing_kwargs")
-        if processing not in (None, {}):
-            raise ExportError(f"{path}: processing_kwargs is {processing!r}, which is not implemented")
-        known = {
-            "max_seq_length", "do_lower_case", "model_args", "model_kwargs", "tokenizer_args", "processor_kwargs",
-            "config_args", "config_kwargs", "transformer_task", "module_output_name", "processing_kwargs",
-            "unpad_inputs", "query_length", "document_length", "query_expansion", "tokenizer_name_or_path",
-            "modality_config",
-        }  # fmt: skip
-        modalities = fields.get("modality_config")
-        if modalities is not None and set(modalities) != {"text"}:
-            raise ExportError(f"{path}: modality_config has {listing(sorted(modalities))}; only text works")
-        self._unknown(path, fields, known)
-        return {"max_tokens": limit, "lower_case": lower_case}
+    def _backbone(self, backbone: Path) -> dict[str, Any]:
+        """What stands beside the encoder's weights."""
+        settings, files, notes = read_backbone_settings(backbone)
+        self.files += files
+        self.notes += notes
+        return settings
 
     def _pooling(self, folder: Path, hidden_size: int) -> tuple[tuple[str, ...], bool]:
         """Modes and include_prompt of the Pooling module."""
@@ -443,11 +378,9 @@ class _Reader:
         return path.relative_to(self.root).as_posix()
 
     def _unknown(self, path: Path, fields: dict[str, Any], known: set[str], where: str = "") -> None:
-        """Note the fields that are not known; those without a value say nothing."""
-        unknown = sorted(name for name in fields.keys() - known if fields[name] not in (None, False, [], {}))
-        if unknown:
-            shown = [f"{name} {json.dumps(fields[name], ensure_ascii=False)[:60]}" for name in unknown]
-            self.notes.append(f"{self._name(path)}: {where}not used: {listing(shown)}")
+        """Note the fields that are not known."""
+        if unknown := unknown_fields(fields, known):
+            self.notes.append(f"{self._name(path)}: {where}not used: {unknown}")
 
 
 def _read_any_json(path: Path) -> Any:

@@ -12,7 +12,7 @@ from pathlib import Path
 from export.config import check_file, read_json
 from export.errors import ExportError, listing
 
-__all__ = ["checkpoint_root", "shard_map", "weight_files"]
+__all__ = ["checkpoint_root", "refuse_adapter", "shard_map", "weight_files"]
 
 SAFETENSORS, SAFETENSORS_INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED, PICKLED_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
@@ -87,13 +87,11 @@ def checkpoint_root(folder: Path) -> Path:
     raise ExportError(f"{folder / 'config.json'} is missing: {hint}")
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """Find the files that hold the weights of an encoder.
+def refuse_adapter(folder: Path) -> None:
+    """Refuse an adapter, also beside whole weights: Transformers would load both.
 
-    :param folder: the folder with its config.json.
-    :return: one file, or the shards that an index names.
-    :raises ExportError: there are none, or an adapter changes them, or an index is broken; the message says what
-        stands there instead.
+    :param folder: the folder with the weights.
+    :raises ExportError: there is one; the message names its base.
     """
     if adapters := [name for name in ADAPTER if (folder / name).exists()]:
         base = _base_of_adapter(folder / ADAPTER[0])
@@ -102,6 +100,17 @@ def weight_files(folder: Path) -> list[Path]:
             "merge the two with peft (PeftModel.from_pretrained(base, adapter).merge_and_unload()), save that with "
             "save_pretrained() and give its folder"
         )
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Find the files that hold the weights of an encoder.
+
+    :param folder: the folder with its config.json.
+    :return: one file, or the shards that an index names.
+    :raises ExportError: there are none, or an adapter changes them, or an index is broken; the message says what
+        stands there instead.
+    """
+    refuse_adapter(folder)
     for name in WEIGHTS:
         check_file(folder / name)
     single = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import shutil
 import tempfile
@@ -88,6 +89,9 @@ def _from_slow(folder: Path) -> Tokenizer:
         for file in (SLOW, *_BESIDE_SLOW):
             if (folder / file).is_file():
                 shutil.copyfile(folder / file, copy / file)
+        # Editors of Windows put a byte order mark before the text; the library takes it for a part of the first token.
+        content = (copy / SLOW).read_bytes()
+        (copy / SLOW).write_bytes(content.removeprefix(codecs.BOM_UTF8))
         settings = copy / "tokenizer_config.json"
         fields = read_json(settings) if settings.is_file() else {}
         # auto_map would name code of the repository, and a byte order mark is no JSON to the library.

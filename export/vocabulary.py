@@ -241,7 +241,7 @@ def _added(file: Path, entries: Any) -> tuple[dict[str, Any], ...]:
 def _read_lines(file: Path) -> list[str]:
     try:
         # Split at \n alone: a token may be U+0085 or U+2028, which str.splitlines() takes for an end of line.
-        lines = file.read_bytes().decode("utf-8").split("\n")
+        lines = file.read_bytes().decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise ExportError(f"{file} is not UTF-8 (byte {error.start}): fetch it again") from None
     except OSError as error:

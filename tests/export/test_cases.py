@@ -227,6 +227,14 @@ def test_added_tokens_that_disagree_with_tokenizer_json(
         load_vocabulary(checkpoint)
 
 
+def test_a_byte_order_mark_in_vocab_txt(checkpoint: Path) -> None:
+    tokens = load_vocabulary(checkpoint).tokens
+    path = checkpoint / "vocab.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert load_vocabulary(checkpoint).tokens == tokens
+    verify_tokenizer(checkpoint, runtime_tokenizer(checkpoint), CORPUS)
+
+
 def test_a_truncation_side_is_refused(checkpoint: Path) -> None:
     write_json(checkpoint / "tokenizer_config.json", {"truncation_side": "left"})
     with pytest.raises(ExportError, match="truncation_side is left"):

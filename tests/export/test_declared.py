@@ -287,6 +287,28 @@ def test_what_is_not_known_is_noted(checkpoint: Path) -> None:
     assert "whitening true" in settings
 
 
+def test_unknown_fields_of_config_and_tokenizer_are_noted_too(checkpoint: Path) -> None:
+    for name, field in (("config.json", "softcap"), ("tokenizer_config.json", "never_split")):
+        fields = json.loads((checkpoint / name).read_text(encoding="utf-8")) | {field: [7]}
+        write_json(checkpoint / name, fields)
+    assert read_declared(checkpoint).notes == (
+        "config.json: not used: softcap [7]",
+        "tokenizer_config.json: not used: never_split [7]",
+    )
+
+
+@pytest.mark.parametrize("field", ["is_decoder", "quantization_config"])
+def test_fields_that_change_vectors_are_refused(checkpoint: Path, field: str) -> None:
+    fields = json.loads((checkpoint / "config.json").read_text(encoding="utf-8")) | {field: {"bits": 4}}
+    write_json(checkpoint / "config.json", fields)
+    assert field in refusal(checkpoint)
+
+
+def test_an_adapter_without_config_json(tmp_path: Path) -> None:
+    write_json(tmp_path / "adapter" / "adapter_config.json", {"base_model_name_or_path": "jinaai/base"})
+    assert "jinaai/base" in refusal(tmp_path / "adapter")
+
+
 def test_a_pooling_folder_without_modules_json_is_noted(checkpoint: Path) -> None:
     write_json(checkpoint / "1_Pooling" / "config.json", {"pooling_mode_cls_token": True})
     stated = read_declared(checkpoint)
