@@ -27,12 +27,11 @@ LINE_BYTES = 64
 
 
 def save_model(model: onnx.ModelProto, folder: Path) -> list[Path]:
-    """
-    Write ``model.onnx``, and beside it ``model.onnx.data`` with every initializer of 1 KiB or more: onnxruntime
-    maps that file, which loads faster and takes less memory than weights inside the protobuf.
+    """Write ``model.onnx``, and beside it ``model.onnx.data`` with every initializer of 1 KiB or more.
 
-    A tensor whose bytes stand in the file already is not written again but placed there. So a stack of the
-    matrices of all layers costs nothing, if they come one after the other before it (export.graph.weights).
+    onnxruntime maps that file, which loads faster and takes less memory than weights inside the protobuf. A tensor
+    whose bytes stand in the file already is not written again but placed there. So a stack of the matrices of all
+    layers costs nothing, if they come one after the other before it (export.graph.weights).
 
     :param model: its tensors hold their data; it is left as it is.
     :param folder: an existing folder.
@@ -71,9 +70,7 @@ def save_model(model: onnx.ModelProto, folder: Path) -> list[Path]:
 
 
 def _find(written: Mapping[int, bytes], content: bytes) -> int | None:
-    """
-    :return: the offset at which tensors written one after the other hold these bytes.
-    """
+    """Return the offset at which tensors written one after the other hold these bytes."""
     for first, piece in written.items():
         offset, rest = first, memoryview(content)
         while piece and rest[: len(piece)] == piece:
@@ -85,8 +82,7 @@ def _find(written: Mapping[int, bytes], content: bytes) -> int | None:
 
 
 def check_target(output: Path, *, force: bool) -> None:
-    """
-    Say at once, before minutes of work, whether ``write`` would be refused.
+    """Say at once, before minutes of work, whether ``write`` would be refused.
 
     :raises ExportError: the target exists and ``force`` is off, or it is what is never replaced.
     """
@@ -124,8 +120,7 @@ def seal(folder: Path, manifest: Mapping[str, object]) -> dict[str, object]:
 def write(
     output: Path, sources: Iterable[Path], manifest: Mapping[str, object], *, force: bool = False
 ) -> dict[str, object]:
-    """
-    Make the model folder ``output`` of copies of ``sources`` and a manifest that describes them.
+    """Make the model folder ``output`` of copies of ``sources`` and a manifest that describes them.
 
     :param output: the folder to make; missing parents are made too.
     :param sources: ``model.onnx``, perhaps ``model.onnx.data``, and ``vocab.txt``.

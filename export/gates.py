@@ -92,6 +92,7 @@ class Digits(Gate):
     unit: bool = True  # whether the vector has length 1
 
     def run(self, subject: Subject) -> Outcome:
+        """Compare the checkpoint with the published figure."""
         mean = _mean(subject, self.text)
         vector = mean / np.linalg.norm(mean) if self.unit else mean
         part = vector[self.first : self.first + len(self.values)]
@@ -108,6 +109,7 @@ class Direction(Gate):
     norm: float
 
     def run(self, subject: Subject) -> Outcome:
+        """Compare the checkpoint with the published figure."""
         mean = _mean(subject, self.text)
         norm = float(np.linalg.norm(mean))
         part = np.concatenate([mean[: len(self.start)], mean[len(mean) - len(self.end) :]])
@@ -131,6 +133,7 @@ class PairCosine(Gate):
     tolerance: float
 
     def run(self, subject: Subject) -> Outcome:
+        """Compare the checkpoint with the published figure."""
         one, two = (_mean(subject, text) for text in self.texts)
         cosine = float(one @ two / (np.linalg.norm(one) * np.linalg.norm(two)))
         what = f"the cosine of {_shown(self.texts[0])} and {_shown(self.texts[1])}"
@@ -148,6 +151,7 @@ class HiddenStates(Gate):
     tolerance: float
 
     def run(self, subject: Subject) -> Outcome:
+        """Compare the checkpoint with the published figure."""
         rows, columns = (slice(self.first, self.first + size) for size in np.shape(self.values))
         found = subject.hidden(self.ids, self.mask)[rows, columns]
         return _near(f"hidden states of {len(self.ids)} tokens", found, self.values, self.tolerance)
@@ -161,6 +165,7 @@ class Ids(Gate):
     expected: tuple[int, ...]
 
     def run(self, subject: Subject) -> Outcome:
+        """Compare the checkpoint with the published figure."""
         found = subject.ids(self.text)
         same = tuple(found) == self.expected
         figure = "equal" if same else f"{found}, published {list(self.expected)}"
@@ -175,6 +180,7 @@ class IdHash(Gate):
     digest: str
 
     def run(self, subject: Subject) -> Outcome:
+        """Compare the checkpoint with the published figure."""
         found = hashlib.sha256(str(list(subject.ids(self.text))).encode()).hexdigest()
         same = found == self.digest
         figure = f"{found[:12]}…" if same else f"{found[:12]}…, published {self.digest[:12]}…"
@@ -189,6 +195,7 @@ class TokenizerHash(Gate):
     merges: str
 
     def run(self, subject: Subject) -> Outcome | None:
+        """Compare the checkpoint with the published figure."""
         path = subject.folder / "tokenizer.json"
         if not path.is_file():
             return None
@@ -212,6 +219,7 @@ class Scores(Gate):
     tolerance: float
 
     def run(self, subject: Subject) -> Outcome | None:
+        """Compare the checkpoint with the published figure."""
         if subject.score is None:
             return None
         found = [subject.score(self.query, document) for document in self.documents]

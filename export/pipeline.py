@@ -81,7 +81,8 @@ class Settings:
 
 
 def run(settings: Settings, progress: Progress) -> dict[str, object]:
-    """
+    """Export a checkpoint.
+
     :param settings: see there.
     :param progress: gets a line for each step.
     :return: the manifest as written.
@@ -429,8 +430,11 @@ def _is_reranker(settings: Settings, backbone: Path) -> bool:
 def _official(
     settings: Settings, model: EncoderModel, subject: Subject, progress: Progress
 ) -> Figures | None:
-    """Check published figures: enforced for official weights, known by name or vectors; where config.json alone claims
-    an official name, a miss is only said, since a fine-tuned checkpoint keeps the name of what it was made from."""
+    """Check published figures.
+
+    They are enforced for official weights, known by name or vectors. Where config.json alone claims an official name,
+    a miss is only said, since a fine-tuned checkpoint keeps the name of what it was made from.
+    """
     config = model.config
     shape = (model.architecture.name, config.num_hidden_layers, config.hidden_size, config.vocab_size)
     name = official.official_name(settings.source, settings.name) or official.recognize(shape, subject)

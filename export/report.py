@@ -7,7 +7,8 @@ LAYERS_SHOWN = 8
 
 
 def lines(manifest: Mapping[str, Any]) -> list[str]:
-    """
+    """Write the report of an export.
+
     :param manifest: as written, ``files`` and ``verification`` included.
     :return: the report, one string a line.
     """

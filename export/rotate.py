@@ -29,14 +29,15 @@ SHOWN = (512, 256, 128, 64)  # dimensions whose share of the variance is stated
 
 
 def is_model_folder(path: Path) -> bool:
-    """:return: Whether it is what ``python -m export`` makes, rather than what it reads."""
+    """Return whether it is what ``python -m export`` makes, rather than what it reads."""
     return (path / MANIFEST).is_file() and (path / MODEL).is_file()
 
 
 def rotate(
     source: Path, output: Path, texts: Sequence[str], *, force: bool, progress: Progress
 ) -> dict[str, object]:
-    """
+    """Rotate the vectors of a model folder so that they can be cut.
+
     :param source: a model folder.
     :param output: the folder to make: the same model, rotated.
     :param texts: whose vectors decide the rotation; some more than the model has dimensions.
@@ -84,7 +85,8 @@ def rotate(
 def principal_components(
     vectors: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """
+    """Find the directions in which vectors vary most.
+
     :param vectors: [n, D].
     :return: a rotation [D, D], whose rows are the directions of most variance about the mean, the first first, each
         with its largest number positive; and the variance along each, [D].

@@ -21,7 +21,8 @@ LONG_WORDS = [*range(160, 1540, 40), 2000, 3500, 7200]
 
 
 def load(path: Path | None = None, *, minimum: int = MINIMUM_TEXTS) -> list[str]:
-    """
+    """Read the verification texts.
+
     :param path: a UTF-8 file of one text a line, plain or ``.xz``; None is the shipped set.
     :param minimum: how many non-empty lines there must be.
     :return: the non-empty lines, stripped, in file order.
@@ -46,7 +47,8 @@ def load(path: Path | None = None, *, minimum: int = MINIMUM_TEXTS) -> list[str]
 
 
 def draw(folder: Path) -> list[str]:
-    """
+    """Choose the shipped verification texts.
+
     :param folder: holds ``openstax_ccby.txt.xz``, ``wordnet_glosses.txt.xz`` and ``scitldr_train.txt.xz``.
     :return: the shipped set: single words, glosses, sentences, paragraphs, abstracts and joined pages.
     """
@@ -77,6 +79,7 @@ def _joined(lines: list[str], starts: Iterator[int]) -> Iterator[str]:
 
 
 def main() -> int:
+    """Run the command line."""
     if len(sys.argv) != 2:
         sys.stderr.write("usage: python -m export.texts FOLDER   (remakes the shipped verification texts)\n")
         return 2

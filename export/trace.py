@@ -33,10 +33,12 @@ class EncoderOnnxConfig(TextEncoderOnnxConfig):
 
     @property
     def inputs(self) -> dict[str, dict[int, str]]:
+        """Name the inputs and their dynamic axes."""
         return {name: {0: "batch", 1: "sequence"} for name in ("input_ids", "attention_mask")}
 
     @property
     def outputs(self) -> dict[str, dict[int, str]]:
+        """Name the outputs and their dynamic axes."""
         return {"last_hidden_state": {0: "batch", 1: "sequence"}}
 
 

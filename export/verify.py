@@ -40,7 +40,8 @@ ALONE_COSINE = 0.9999
 
 
 def open_session(model: Path | bytes, threads: int) -> onnxruntime.InferenceSession:
-    """
+    """Open an exported graph.
+
     :param model: a file, or the bytes of a model that holds its weights.
     :param threads: of one operator.
     :raises ExportError: onnxruntime cannot load it.
@@ -94,7 +95,8 @@ def onnx_means(
 
 
 def onnx_tokens(session: onnxruntime.InferenceSession, ids: Sequence[int]) -> NDArray[np.float32]:
-    """
+    """Run an exported graph on one text.
+
     :param ids: the tokens of one text.
     :return: the last hidden states [T, D].
     :raises ExportError: the run fails.
@@ -118,7 +120,8 @@ def _token_vectors(
 
 
 def torch_mean(model: EncoderModel, ids: Sequence[int]) -> NDArray[np.float64]:
-    """
+    """Run the checkpoint in torch on one text, and average its token vectors.
+
     :param ids: the tokens of one text.
     :return: mean of the last hidden states, float64 [D]; attention in row blocks.
     :raises ExportError: a value is not finite.
@@ -144,8 +147,7 @@ def verify_fp32(
     threads: int = 2,
     progress: Progress = lambda line: None,
 ) -> Figures:
-    """
-    Compare the fp32 graph with torch, texts alone and in ragged padded batches.
+    """Compare the fp32 graph with torch, texts alone and in ragged padded batches.
 
     :param model: the torch model that the graph was built from.
     :param path: its fp32 graph.
@@ -270,7 +272,8 @@ def verify_int8(
 def batches_by_length(
     lengths: Sequence[int], max_dense_tokens: int | None, budget: int = PADDED_TOKENS
 ) -> Iterator[list[int]]:
-    """
+    """Put texts of about the same length into batches.
+
     :param lengths: tokens of each text.
     :param max_dense_tokens: longer texts come alone; None: never for that reason.
     :param budget: padded tokens a batch, unless one text has more.

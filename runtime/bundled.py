@@ -9,8 +9,7 @@ from .manifest import MANIFEST
 
 
 def bundled_model(package: str | None = None) -> str:
-    """The model folder in `models/` inside this package (a wheel), or else in `models/` beside it (a
-    checkout).
+    """Find the model folder in `models/` inside this package (a wheel) or beside it (a checkout).
 
     :param package: folder of the package; None for the one this file is in.
     :return: path of the only model folder found there.

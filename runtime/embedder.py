@@ -232,8 +232,10 @@ class Embedder:
         return self._encode_with(query_prompt(self.manifest), texts, options)
 
     def encode_document(self, texts: str | Iterable[str], **options: Any) -> Any:
-        """Vectors of what is searched: encode with the first of the prompts "document", "passage" and "corpus" that the
-        model folder has and that is not empty, or without any.
+        """Encode what is searched.
+
+        The prompt is the first of "document", "passage" and "corpus" that the model folder has and that is not empty;
+        there may be none.
 
         :param texts: as in encode.
         :param options: as in encode; prompt_name or prompt win.
@@ -294,8 +296,10 @@ class Embedder:
         normalize: bool | None = None,
         dimensions: int | None = None,
     ) -> list[Chunk]:
-        """Late chunking: one pass over the whole text, then one vector per chunk, so that each chunk knows its
-        context. A prompt stands before the whole text, and no chunk's `text` holds it.
+        """Encode the chunks of a text with late chunking, so that each knows its context.
+
+        There is one pass over the whole text, then one vector per chunk. A prompt stands before the whole text, and no
+        chunk's `text` holds it.
 
         See chunking.encode_chunks for the parameters, and encode for dimensions.
         """

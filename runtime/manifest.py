@@ -115,7 +115,7 @@ def load_manifest(folder: str | os.PathLike[str]) -> Manifest:
     return _checked(path, document)
 
 
-def _checked(path: str, document: object) -> Manifest:
+def _checked(path: str, document: object) -> Manifest:  # noqa: C901 - a check for each field, one after the other
     if not isinstance(document, dict):
         raise ModelError(f"{path}: holds {_shown(document)}, not an object: {EXPORT_AGAIN}")
     version = document.get("schema_version")

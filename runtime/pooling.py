@@ -150,7 +150,7 @@ class Pooling:
                 self._parts[mode] = piece if before is None else before + piece
 
     def vector(self) -> NDArray[np.float64]:
-        """:return: [len(modes) * D] float64, of the tokens taken so far: at least one."""
+        """Return [len(modes) * D] float64, of the tokens taken so far: at least one."""
         divisors = {
             "mean": self._count,
             "mean_sqrt_len_tokens": np.sqrt(self._count),

@@ -59,8 +59,10 @@ def query_prompt(manifest: Manifest) -> Prompt:
 
 
 def document_prompt(manifest: Manifest) -> Prompt:
-    """Choose the prompt for what is searched: the first of "document", "passage" and "corpus" that is not empty, or
-    none at all, not even the default."""
+    """Choose the prompt for what is searched.
+
+    It is the first of "document", "passage" and "corpus" that is not empty, or none at all, not even the default.
+    """
     name = next((name for name in DOCUMENT_NAMES if manifest.prompts.get(name)), None)
     return NO_PROMPT if name is None else choose_prompt(manifest, name)
 

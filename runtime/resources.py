@@ -1,6 +1,6 @@
-"""What this process may really use: CPU cores and memory, by affinity, by cgroups (v1 and v2) and,
-on AWS Lambda, by the function's memory size.
+"""What this process may really use: CPU cores and memory.
 
+Affinity, cgroups (v1 and v2) and, on AWS Lambda, the function's memory size say so.
 onnxruntime left alone counts the machine's cores, whatever a container was given.
 """
 
@@ -76,8 +76,9 @@ def cpu_quota(root: str = "/") -> float | None:
 
 
 def memory_limit(root: str = "/") -> int | None:
-    """Memory that this process may use: the least of its cgroups' limits and, on Lambda, of the function's
-    memory size less what Lambda itself needs.
+    """Find the memory that this process may use.
+
+    It is the least of its cgroups' limits and, on Lambda, of the function's memory size less what Lambda itself needs.
 
     :param root: folder that stands for the root of the file system.
     :return: bytes, or None where nothing limits it.

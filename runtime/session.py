@@ -52,8 +52,7 @@ _live: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
 class Session:
-    """A loaded graph. `run` may be called from several threads at once, and in a child process after a
-    fork."""
+    """A loaded graph; it runs in several threads at once, and in a child process after a fork."""
 
     def __init__(self, folder: str, manifest: Manifest, threads: int) -> None:
         """Load the graph of a model folder.

@@ -18,7 +18,7 @@ PERIOD_US = 100_000
 
 
 def _own(controller: str) -> tuple[Path, bool] | None:
-    """:return: Our own group for a controller, and whether it is of version 2."""
+    """Return our own group for a controller, and whether it is of version 2."""
     for line in Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines():
         _, controllers, path = line.split(":", 2)
         if controller in controllers.split(","):
@@ -83,7 +83,7 @@ def group(controller: str, limit: float) -> Iterator[Path]:
 
 
 def enter(*groups: Path) -> Callable[[], None]:
-    """:return: For `preexec_fn` of subprocess: puts the new process into the groups."""
+    """Return a `preexec_fn` for subprocess, which puts the new process into the groups."""
     files = [str(folder / "cgroup.procs") for folder in groups]
 
     def move() -> None:
@@ -95,5 +95,5 @@ def enter(*groups: Path) -> Callable[[], None]:
 
 
 def killed(code: int) -> bool:
-    """:return: Whether an exit code of subprocess is that of a process killed for memory."""
+    """Return whether an exit code of subprocess is that of a process killed for memory."""
     return code == -9

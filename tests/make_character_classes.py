@@ -37,12 +37,12 @@ PACKED = """\\
 
 
 def words(split: Callable[[str], list[Any]], text: str) -> list[str]:
-    """:return: The pieces of a text without their offsets."""
+    """Return the pieces of a text without their offsets."""
     return [piece for piece, _ in split(text)]
 
 
 def word_characters() -> Iterable[int]:
-    r""":return: `\w` of the Whitespace pre-tokenizer and of added tokens with single_word."""
+    r"""Return `\w` of the Whitespace pre-tokenizer and of added tokens with single_word."""
     split = pre_tokenizers.Whitespace().pre_tokenize_str
     return (
         code for code in CODE_POINTS if len(words(split, f"a{chr(code)}")) == 1 and not blank(split, code)
@@ -50,55 +50,55 @@ def word_characters() -> Iterable[int]:
 
 
 def blank(split: Callable[[str], list[Any]], code: int) -> bool:
-    """:return: Whether the pre-tokenizer drops a character."""
+    """Return whether the pre-tokenizer drops a character."""
     return not words(split, chr(code))
 
 
 def white_space() -> list[int]:
-    r""":return: `\s` of the Whitespace pre-tokenizer."""
+    r"""Return `\s` of the Whitespace pre-tokenizer."""
     split = pre_tokenizers.Whitespace().pre_tokenize_str
     return [code for code in CODE_POINTS if blank(split, code)]
 
 
 def byte_level(letter_or_number: str) -> Iterable[int]:
-    r""":return: `\p{L}` or `\p{N}` of the ByteLevel pre-tokenizer, as the example is one or the other."""
+    r"""Return `\p{L}` or `\p{N}` of the ByteLevel pre-tokenizer, as the example is one or the other."""
     split = pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str
     return (code for code in CODE_POINTS if len(words(split, letter_or_number + chr(code))) == 1)
 
 
 def byte_level_spaces() -> list[int]:
-    r""":return: `\s` of the ByteLevel pre-tokenizer: what is none of the other classes and does not join "!"."""
+    r"""Return `\s` of the ByteLevel pre-tokenizer: what is none of the other classes and does not join "!"."""
     split = pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str
     return [code for code in CODE_POINTS if all(len(words(split, one + chr(code))) == 2 for one in "a1!")]
 
 
 def lower_case() -> dict[int, str]:
-    """:return: Code point -> its lower case where that is another text."""
+    """Return a table code point -> its lower case where that is another text."""
     lower = normalizers.Lowercase().normalize_str
     found = {code: lower(chr(code)) for code in CODE_POINTS}
     return {code: text for code, text in found.items() if text != chr(code)}
 
 
 def replaced(key: str, text: str) -> str:
-    """:return: What a Precompiled normaliser that replaces one text by "X" makes of another text."""
+    """Return what a Precompiled normaliser that replaces one text by "X" makes of another text."""
     data: Any = charsmap(key, "X")
     return str(normalizers.Precompiled(data).normalize_str(text))
 
 
 def extending() -> list[int]:
-    """:return: What belongs to the grapheme cluster of the character before it: Extend, SpacingMark, ZWJ."""
+    """Return what belongs to the grapheme cluster of the character before it: Extend, SpacingMark, ZWJ."""
     data: Any = charsmap("a", "X")
     normalize = normalizers.Precompiled(data).normalize_str
     return [code for code in CODE_POINTS if normalize(f"a{chr(code)}") == "X"]
 
 
 def prepended() -> list[int]:
-    """:return: What belongs to the grapheme cluster of the character after it."""
+    """Return what belongs to the grapheme cluster of the character after it."""
     return [code for code in CODE_POINTS if len(replaced(chr(code), f"{chr(code)}a")) == 1]
 
 
 def controls() -> list[int]:
-    """:return: What nothing joins, of at most three bytes: with more a cluster is too long to matter."""
+    """Return what nothing joins, of at most three bytes: with more a cluster is too long to matter."""
     return [
         code for code in CODE_POINTS if code < 0x10000 and len(replaced(chr(code), chr(code) + ACUTE)) > 1
     ]
@@ -134,7 +134,7 @@ def linkers() -> list[int]:
 
 
 def runs(codes: Iterable[int]) -> str:
-    """:return: Two characters a run of code points: gap since the last run's end, length."""
+    """Return two characters a run of code points: gap since the last run's end, length."""
     edges: list[int] = []
     for code in codes:
         if edges and edges[-1] == code:
@@ -145,7 +145,7 @@ def runs(codes: Iterable[int]) -> str:
 
 
 def pack() -> str:
-    """:return: All classes in one printable text: base64 of zlib of UTF-8 (surrogates passed)."""
+    """Return all classes in one printable text: base64 of zlib of UTF-8 (surrogates passed)."""
     from runtime.tokenization.added_tokens import WHITE_SPACE
 
     assert white_space() == byte_level_spaces() == list(map(ord, WHITE_SPACE))

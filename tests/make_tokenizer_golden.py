@@ -52,17 +52,17 @@ EXAMPLES = [
 
 
 def code_point_texts(code: int) -> tuple[str, str]:
-    """:return: The texts in which each code point is tried: alone and between letters."""
+    """Return the texts in which each code point is tried: alone and between letters."""
     return chr(code), f"a{chr(code)}b"
 
 
 def all_codes() -> list[int]:
-    """:return: Every code point, surrogates among them."""
+    """Return every code point, surrogates among them."""
     return list(range(0x110000))
 
 
 def telling_codes() -> list[int]:
-    """:return: Planes 0 and 1, and one in 61 of what is alike: ideographs, Hangul, private use, nothing."""
+    """Return planes 0 and 1, and one in 61 of what is alike: ideographs, Hangul, private use, nothing."""
     alike = [
         (0x3400, 0xA000),
         (0xAC00, 0xD7A0),
@@ -79,25 +79,25 @@ def telling_codes() -> list[int]:
 
 
 def blocks(codes: list[int]) -> Iterator[list[str]]:
-    """:return: The texts of each CODES_IN_BLOCK code points in turn."""
+    """Return the texts of each CODES_IN_BLOCK code points in turn."""
     for start in range(0, len(codes), CODES_IN_BLOCK):
         yield [text for code in codes[start : start + CODES_IN_BLOCK] for text in code_point_texts(code)]
 
 
 def file_texts(name: str) -> list[str]:
-    """:return: The texts of a Unicode file, of long ones the beginning."""
+    """Return the texts of a Unicode file, of long ones the beginning."""
     return [text[:2000] for text in FILES[name]()]
 
 
 def batches() -> Iterator[list[str]]:
-    """:return: Random texts, a batch at a time."""
+    """Return random texts, a batch at a time."""
     texts = random_texts(SEED)
     for _ in range(BATCHES):
         yield list(itertools.islice(texts, TEXTS_IN_BATCH))
 
 
 def checksum(results: Iterable[object]) -> int:
-    """:return: CRC-32 of results as Python prints them: lists, tuples, int and str print alike everywhere."""
+    """Return CRC-32 of results as Python prints them: lists, tuples, int and str print alike everywhere."""
     return crc32("\n".join(map(ascii, results)).encode())
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 
 def make_folder(checkpoint: Path, output: Path, precision: str) -> Path:
-    """
+    """Export without verification.
+
     :param checkpoint: folder in Hugging Face layout.
     :param output: the model folder to make.
     :param precision: "int8" or "fp32".

@@ -26,13 +26,13 @@ Encoded = tuple[list[int], list[tuple[int, int]]]
 
 
 def vocabulary() -> Path | None:
-    """:return: The published vocabulary, of the bundled model or beside the checkout; None where neither is."""
+    """Return the published vocabulary, of the bundled model or beside the checkout; None where neither is."""
     places = [*sorted(MODELS.glob("*/vocab.txt")), SHARED / "data" / "vocab.txt"]
     return next((place for place in places if place.is_file()), None)
 
 
 def reference(path: Path, *, lower_case: bool = True) -> BertWordPieceTokenizer:
-    """:return: `tokenizers` as BERT uses it, the five special tokens registered."""
+    """Return `tokenizers` as BERT uses it, the five special tokens registered."""
     # One thread: its pool waits long for a CPU core that others use.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from tokenizers.implementations import BertWordPieceTokenizer
@@ -42,7 +42,7 @@ def reference(path: Path, *, lower_case: bool = True) -> BertWordPieceTokenizer:
 
 
 def without_surrogates(text: str) -> str:
-    """:return: The text that `tokenizers`, which takes no lone surrogate, is given instead: each becomes U+FFFD."""
+    """Return the text that `tokenizers`, which takes no lone surrogate, is given instead: each becomes U+FFFD."""
     return re.sub("[\ud800-\udfff]", "\ufffd", text)
 
 
@@ -62,7 +62,7 @@ def mismatches(wordpiece: WordPiece, judge: BertWordPieceTokenizer, texts: list[
 
 
 def normalization_texts() -> list[str]:
-    """:return: Every column of NormalizationTest, alone and between letters."""
+    """Return every column of NormalizationTest, alone and between letters."""
     texts = []
     with lzma.open(UNICODE / "NormalizationTest.txt.xz", "rt", encoding="utf-8") as lines:
         for line in lines:
@@ -74,14 +74,14 @@ def normalization_texts() -> list[str]:
 
 
 def word_break_texts() -> list[str]:
-    """:return: Every line of WordBreakTest."""
+    """Return every line of WordBreakTest."""
     lines = (UNICODE / "WordBreakTest.txt").read_text(encoding="utf-8").splitlines()
     fields = [line.split("#")[0].replace("÷", " ").replace("×", " ").split() for line in lines]
     return ["".join(chr(int(code, 16)) for code in codes) for codes in fields if codes]
 
 
 def emoji_texts() -> list[str]:
-    """:return: Every emoji of emoji-test, alone and in words."""
+    """Return every emoji of emoji-test, alone and in words."""
     lines = (UNICODE / "emoji-test.txt").read_text(encoding="utf-8").splitlines()
     fields = [line.split("#")[0].split(";")[0].split() for line in lines]
     emoji = ["".join(chr(int(code, 16)) for code in codes) for codes in fields if codes]
@@ -89,7 +89,7 @@ def emoji_texts() -> list[str]:
 
 
 def declaration_texts() -> list[str]:
-    """:return: The Universal Declaration of Human Rights, one text a language."""
+    """Return the Universal Declaration of Human Rights, one text a language."""
     with lzma.open(UNICODE / "udhr2.jsonl.xz", "rt", encoding="utf-8") as lines:
         return [json.loads(line)["text"] for line in lines]
 

@@ -45,7 +45,8 @@ ROWS = 8  # of each text that SmoothQuant is measured on
 
 @torch.no_grad()
 def balance(model: JinaBertModel, run: Callable[[JinaBertModel], None], constant_channel: int) -> None:
-    """
+    """Balance the channels of a model for int8.
+
     :param model: changed in place.
     :param run: gives the model typical texts, without padding.
     :param constant_channel: of the hidden states; those behind it are 0 for every text, as initialize.py keeps them.
@@ -179,8 +180,10 @@ def _reading(weight: Tensor, channel: int, direction: Tensor) -> Tensor:
 
 
 def _few(direction: Tensor, count: int) -> Tensor:
-    """The smallest vector with at most ``count`` entries that reads 1 from ``direction``, and adds up to 1, so that
-    what a LayerNorm takes from all dimensions is read once."""
+    """Find the smallest vector with at most ``count`` entries that reads 1 from ``direction`` and adds up to 1.
+
+    What a LayerNorm takes from all dimensions is so read once.
+    """
     order = direction.argsort(descending=True)
     chosen = torch.cat([order[: count - count // 2], order[-(count // 2) :]])
     # Of the vectors that read so, the smallest is a mixture of the direction and of ones.

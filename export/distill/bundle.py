@@ -64,7 +64,8 @@ def write(
     dev: Path | None,
     start: Path | None,
 ) -> dict[str, int]:
-    """
+    """Write a bundle.
+
     :param output: file to write.
     :param run: folder of a run whose text was chosen.
     :param recipe: TOML file.
@@ -148,7 +149,8 @@ def unpack(bundle: Path, run: Path) -> dict[str, Any]:
 
 
 def project(vectors: NDArray[np.float16], dimensions: int) -> NDArray[np.float16]:
-    """
+    """Reduce vectors to fewer dimensions.
+
     :param vectors: [texts, width].
     :param dimensions: at most so many.
     :return: the vectors in the directions in which they are longest (singular value decomposition), scaled to length 1
@@ -163,7 +165,8 @@ def project(vectors: NDArray[np.float16], dimensions: int) -> NDArray[np.float16
 
 
 def compress(state: Mapping[str, Tensor]) -> dict[str, NDArray[np.generic]]:
-    """
+    """Compress parameters.
+
     :param state: parameter name -> value.
     :return: matrices as int8 with a scale for each row (``NAME|scale``), all else in float16.
     """
@@ -180,7 +183,8 @@ def compress(state: Mapping[str, Tensor]) -> dict[str, NDArray[np.generic]]:
 
 
 def expand(arrays: Mapping[str, NDArray[np.generic]]) -> dict[str, Tensor]:
-    """
+    """Undo `compress`.
+
     :param arrays: of ``compress``.
     :return: parameter name -> value, float32 where it was floating point.
     """
@@ -201,8 +205,10 @@ def expand(arrays: Mapping[str, NDArray[np.generic]]) -> dict[str, Tensor]:
 def write_parts(
     weights: Mapping[str, Tensor], record: dict[str, Any], output: Path, part_bytes: int
 ) -> list[Path]:
-    """Write averaged weights for the way home: the embedding table in int8, as the export will have it (a LayerNorm
-    follows, so that rows' scales do not matter), all else in float16.
+    """Write averaged weights for the way home.
+
+    The embedding table is in int8, as the export will have it (a LayerNorm follows, so that rows' scales do not
+    matter), all else in float16.
 
     :param weights: parameter name -> value.
     :param record: what else a state holds: step, tokens, seconds, scores, recipe.
@@ -225,7 +231,8 @@ def write_parts(
 
 
 def read_parts(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """
+    """Read trained weights that came in parts.
+
     :param folder: that ``write_parts`` filled.
     :return: weights and record, as they were given.
     :raises ExportError: a part is missing or damaged.

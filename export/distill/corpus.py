@@ -58,9 +58,7 @@ class Corpus:
         return len(self.offsets) - 1
 
     def tokens(self, text: int, longest: int) -> NDArray[np.int64]:
-        """
-        :return: ids, int64, cut at ``longest`` with [SEP] kept.
-        """
+        """Return the ids, int64, cut at ``longest`` with [SEP] kept."""
         ids = self.ids[self.offsets[text] : self.offsets[text + 1]].astype(np.int64)
         return ids if len(ids) <= longest else np.append(ids[: longest - 1], SEP)
 
@@ -83,7 +81,8 @@ def load_corpus(
     cache: Path,
     report: Callable[[str], None],
 ) -> Corpus:
-    """
+    """Read, choose and tokenise the training texts.
+
     :param folder: holds the files that the recipe name.
     :param tokenizer: of the student.
     :param evaluation: folder of evaluation text to stay clear of (see decontaminate.py), or None.
@@ -183,7 +182,8 @@ def _lines(folder: Path, source: Source, seed: int) -> Iterator[tuple[int, str]]
 
 
 def batches(corpus: Corpus, recipe: Recipe, first: int = 0) -> Iterator[Batch]:
-    """
+    """Make the batches of a training, in a fixed order.
+
     :param corpus: the texts.
     :param recipe: sizes and seed.
     :param first: number of the first batch wanted; those before it are passed over.
@@ -235,16 +235,15 @@ def _short(corpus: Corpus, recipe: Recipe) -> Iterator[Batch]:
 
 
 def second_texts(corpus: Corpus, recipe: Recipe) -> NDArray[np.int64]:
-    """
-    :return: int64, ascending: the texts that the second teacher is asked about.
-    """
+    """Return the texts that the second teacher is asked about, int64, ascending."""
     candidates = np.flatnonzero(np.diff(corpus.offsets) <= recipe.second_tokens)
     count = min(recipe.second_texts, len(candidates))
     return np.sort(np.random.default_rng([recipe.seed, 2]).choice(candidates, count, replace=False))
 
 
 def sentence_end(ids: NDArray[np.integer]) -> int | None:
-    """
+    """Find the end of the first sentence.
+
     :param ids: of a text, [CLS] and [SEP] included.
     :return: how many of them are [CLS] and the first sentence, if it is of usual length and enough follows it.
     """
@@ -255,7 +254,8 @@ def sentence_end(ids: NDArray[np.integer]) -> int | None:
 
 
 def split_sentence(ids: NDArray[np.int64], longest: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """
+    """Split a text into its first sentence and the rest.
+
     :param ids: of a text that has a ``sentence_end``.
     :param longest: tokens of the rest.
     :return: ids of the first sentence and of the rest, each between [CLS] and [SEP].

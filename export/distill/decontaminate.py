@@ -46,7 +46,8 @@ _WORD = re.compile(r"[^\W_]+")
 
 
 def words(text: str) -> list[str]:
-    """
+    """Split a text into words.
+
     :param text: any text.
     :return: its runs of letters and digits after NFKC, in lower case.
     """
@@ -71,7 +72,8 @@ class EvaluationIndex:
         self._texts_with: dict[int, list[int]] = {}  # trigram -> texts that have it in their prefix
 
     def match(self, text: str) -> str | None:
-        """
+        """Tell whether a training text overlaps with an evaluation text.
+
         :param text: a training text.
         :return: why it must go, one of REASONS; None if it may stay.
         """
@@ -115,10 +117,13 @@ class EvaluationIndex:
                 self._texts_with.setdefault(number, []).append(text)
 
     def _near(self, sequence: list[str]) -> bool:
-        """Prefix filter (Chaudhuri et al., Bayardo et al.): order all sets from rare to frequent elements. Sets with
-        a Jaccard of at least s share s times the larger one's elements; all but the last COMMON - 1 of what they
-        share then begins within the first n - ceil(s n) + COMMON elements of each. Only pairs that meet COMMON times
-        there are compared. Trigrams that no evaluation text has are the rarest, and most texts have too many."""
+        """Index trigrams for a prefix filter (Chaudhuri et al., Bayardo et al.).
+
+        Order all sets from rare to frequent elements. Sets with a Jaccard of at least s share s times the larger one's
+        elements; all but the last COMMON - 1 of what they share then begins within the first n - ceil(s n) + COMMON
+        elements of each. Only pairs that meet COMMON times there are compared. Trigrams that no evaluation text has
+        are the rarest, and most texts have too many.
+        """
         known: set[int] = set()
         unknown: set[str] = set()
         for word in sequence:
@@ -148,7 +153,8 @@ class EvaluationIndex:
 
 
 def build(evaluation_texts: Iterable[str]) -> EvaluationIndex:
-    """
+    """Index evaluation texts.
+
     :param evaluation_texts: all that must not be trained on.
     :return: the index that training texts are matched against.
     """
@@ -160,7 +166,8 @@ def build(evaluation_texts: Iterable[str]) -> EvaluationIndex:
 
 
 def clean(texts: Iterable[str], index: EvaluationIndex, counts: Counter[str]) -> Iterator[str]:
-    """
+    """Drop training texts that overlap with evaluation texts.
+
     :param texts: training texts, any number of them: they are streamed.
     :param index: of ``build``.
     :param counts: ``texts`` seen, ``kept``, and each of REASONS are added to it, for the model card.
@@ -175,7 +182,8 @@ def clean(texts: Iterable[str], index: EvaluationIndex, counts: Counter[str]) ->
 
 
 def evaluation_texts(folder: Path) -> Iterator[str]:
-    """
+    """Read all evaluation texts of a folder.
+
     :param folder: holds ``sts/*.tsv`` (score, sentence, sentence, perhaps more columns) and
         ``retrieval/NAME/corpus.jsonl`` and ``queries.jsonl`` (``text``, perhaps ``title``). All of them count as
         evaluation text, the training parts of STS sets too.

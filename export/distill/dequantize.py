@@ -32,7 +32,8 @@ ROW_DEVIATION = 0.05  # of the embedding table: its rows' scales are not stored,
 
 
 def load_model_folder(folder: Path) -> JinaBertModel:
-    """
+    """Load an int8 model folder for further training.
+
     :param folder: a model folder in int8, as ``python -m export`` writes it with the per-token scheme.
     :return: the model in fp32, with the weights that the folder holds.
     :raises ExportError: the folder holds something else.

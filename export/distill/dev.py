@@ -32,7 +32,8 @@ FIRST = 10
 
 
 def load_pairs(path: Path) -> ScoredPairs:
-    """
+    """Read sentence pairs with scores.
+
     :param path: lines of score TAB sentence TAB sentence.
     :return: scores, first sentences, second sentences.
     :raises ExportError: the file is of another form.
@@ -45,7 +46,8 @@ def load_pairs(path: Path) -> ScoredPairs:
 
 
 def spearman(model: JinaBertModel, tokenizer: WordPiece, pairs: ScoredPairs) -> float:
-    """
+    """Score a model on sentence pairs.
+
     :param model: in any state.
     :param pairs: of ``load_pairs``.
     :return: rank correlation of cosines and scores.
@@ -57,7 +59,8 @@ def spearman(model: JinaBertModel, tokenizer: WordPiece, pairs: ScoredPairs) -> 
 
 
 def split_passages(texts: Sequence[str], tokenizer: WordPiece) -> list[tuple[str, str]]:
-    """
+    """Make retrieval pairs of held-out texts.
+
     :param texts: that the corpus held out.
     :return: first sentence and the rest of those that have both, spread evenly over the texts.
     """
@@ -72,7 +75,8 @@ def split_passages(texts: Sequence[str], tokenizer: WordPiece) -> list[tuple[str
 def retrieval(
     model: JinaBertModel, tokenizer: WordPiece, pairs: Sequence[tuple[str, str]]
 ) -> tuple[float, float]:
-    """
+    """Score a model on retrieval.
+
     :param model: in any state.
     :param pairs: of ``split_passages``.
     :return: nDCG@10 by cosine of vectors, and by MaxSim.
@@ -91,7 +95,8 @@ def retrieval(
 
 
 def ndcg(similarity: Tensor) -> float:
-    """
+    """Compute nDCG@10.
+
     :param similarity: [queries, passages]; passage i answers query i.
     :return: nDCG@10.
     """

@@ -37,7 +37,8 @@ UNK = 100
 def init_from_teacher(
     teacher: BertModel, recipe: Recipe, vocabulary: int, distances: Tensor
 ) -> JinaBertModel:
-    """
+    """Make a student from the teacher's layers.
+
     :param teacher: a BERT encoder; its first word embeddings are those of the student's vocabulary.
     :param recipe: shape of the student, and which layers it takes over.
     :param vocabulary: entries of the student's vocabulary; those beyond the teacher's get its [UNK].
@@ -122,9 +123,7 @@ def freeze_spare_dimensions(student: JinaBertModel, wide: int) -> None:
 
 
 def layer_norms(student: JinaBertModel) -> list[torch.nn.LayerNorm]:
-    """
-    :return: all of them, in the order in which they run; the output of the last is pooled.
-    """
+    """Return all layer norms, in the order in which they run; the output of the last is pooled."""
     norms = [student.embeddings.LayerNorm]
     for layer in student.encoder.layer:
         norms += [layer.attention.output.LayerNorm, layer.mlp.layernorm]

@@ -49,7 +49,8 @@ def mixed(first: Tensor, second: Tensor, share: float) -> Tensor:
 
 
 def divergence(wanted: Tensor, given: Tensor, temperature: float) -> Tensor:
-    """
+    """Compare the distributions of similarities.
+
     :param wanted: similarities [rows, columns]; -inf leaves a column out.
     :param given: the student's, of the same shape.
     :return: mean over rows of KL(softmax(wanted / t) || softmax(given / t)).
@@ -68,7 +69,8 @@ def divergence(wanted: Tensor, given: Tensor, temperature: float) -> Tensor:
 def text_losses(
     hidden: Tensor, target: Target, temperature: float, similarity: Tensor | None = None
 ) -> dict[str, Tensor]:
-    """
+    """Compute the losses of a batch of short texts.
+
     :param hidden: the student's states, float [batch, length, student's width].
     :param target: the first teacher's.
     :param similarity: of the texts, [batch, batch], from ``mixed``; None: the first teacher's.
@@ -89,7 +91,8 @@ def text_losses(
 def document_losses(
     hidden: Tensor, target: Target, queries: Tensor, query_target: Target, temperature: float
 ) -> dict[str, Tensor]:
-    """
+    """Compute the losses of a batch of documents.
+
     :param hidden: the student's states of the documents, which fill their rows, float [documents, length, width].
     :param target: the first teacher's of the same.
     :param queries: the student's states of short texts, float [texts, length, width].
@@ -107,7 +110,8 @@ def document_losses(
 def pair_losses(
     queries: Tensor, query_target: Target, passages: Tensor, passage_target: Target, temperature: float
 ) -> dict[str, Tensor]:
-    """
+    """Compute the loss of queries and their passages.
+
     :param queries: the student's states of short texts, float [texts, length, width].
     :param query_target: the first teacher's of the same.
     :param passages: the student's states of the passage that belongs to each, float [texts, length, width].
@@ -127,7 +131,8 @@ def pair_losses(
 
 
 def best_windows(queries: Tensor, states: Tensor) -> Tensor:
-    """
+    """Find the part of each document that answers a query best.
+
     :param queries: the first teacher's vectors, float32 [texts, width], of length 1.
     :param states: its states of documents, float32 [documents, length, width].
     :return: similarity of each text and the window of each document that is most similar to it, [texts, documents].

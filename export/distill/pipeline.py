@@ -63,7 +63,8 @@ class _Given(NamedTuple):
 
 
 def distill(job: DistillJob, report: Callable[[str], None]) -> Path:
-    """
+    """Train a student, or go on where an earlier run stopped.
+
     :param job: see the command line.
     :param report: takes lines of progress.
     :return: the folder of the checkpoint, ``output/checkpoint``.
@@ -180,8 +181,10 @@ def _gather(job: DistillJob, report: Callable[[str], None]) -> tuple[DistillJob,
 
 
 def _calibrate(model: JinaBertModel, corpus: Corpus) -> None:
-    """Some texts from all over the corpus, one at a time, so that there is no padding to look at; and texts of a single
-    token, since a token without context can make activations that no sentence makes."""
+    """Run some texts from all over the corpus, one at a time, so that there is no padding to look at.
+
+    Texts of a single token are among them, since a token without context can make activations that no sentence makes.
+    """
     for text in range(0, len(corpus), max(1, len(corpus) // CALIBRATION_TEXTS)):
         ids = torch.from_numpy(corpus.tokens(text, DISTANCE_TOKENS))[None].to(model.device)
         model(ids, torch.ones_like(ids))

@@ -80,7 +80,8 @@ class Recipe:
 
 
 def load_recipe(path: Path) -> Recipe:
-    """
+    """Read and check a recipe.
+
     :param path: a TOML file: the fields of ``Recipe``, a table ``[[sources]]`` for each source and
         ``[[noise_finetuning]]`` for each stage under noise.
     :return: the recipe, checked.
@@ -106,8 +107,9 @@ def load_recipe(path: Path) -> Recipe:
 
 
 def fingerprint(recipe: Recipe) -> str:
-    """
-    :return: all that a run must not change between its start and a resumption, as JSON. Steps may be added.
+    """Return all that a run must not change between its start and a resumption, as JSON.
+
+    Steps may be added.
     """
     fields = dataclasses.asdict(recipe)
     for free in ("steps", "decay", "noise_finetuning"):

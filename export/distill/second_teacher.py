@@ -1,5 +1,6 @@
-"""The second teacher: a sentence-transformers folder with mean pooling, of any size and vocabulary. It is asked once,
-about some of the texts, and its answers are kept.
+"""The second teacher: a sentence-transformers folder with mean pooling, of any size and vocabulary.
+
+It is asked once, about some of the texts, and its answers are kept.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ LONGEST = 384
 def second_vectors(
     folder: Path, texts: Sequence[str], cache: Path, threads: int, report: Callable[[str], None]
 ) -> NDArray[np.float16]:
-    """
+    """Compute the second teacher's vectors, or read those of an earlier run.
+
     :param folder: of a teacher with mean pooling, in sentence-transformers layout.
     :param texts: what it is asked about, always the same for the same cache.
     :param cache: folder for the answers; what is there is not asked for again.

@@ -26,7 +26,8 @@ TOKENS_AT_ONCE = 4096
 def encode(
     model: JinaBertModel, tokenizer: WordPiece, texts: Sequence[str], longest: int = 512
 ) -> NDArray[np.float32]:
-    """
+    """Encode texts with the student.
+
     :param model: in any state.
     :param longest: tokens of a text, the rest is left out.
     :return: float32 [texts, hidden], of length 1.
@@ -40,7 +41,8 @@ def encode(
 def hidden_states(
     model: JinaBertModel, tokenizer: WordPiece, texts: Sequence[str], longest: int = 512
 ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-    """
+    """Compute the student's token vectors, batch by batch.
+
     :param model: in any state.
     :param longest: tokens of a text, the rest is left out.
     :return: for each batch of texts of about the same length, the longest first: which texts, their states, float
@@ -61,8 +63,9 @@ def hidden_states(
 
 
 def write(model: JinaBertModel, vocabulary: Sequence[str], record: dict[str, Any], folder: Path) -> None:
-    """Write ``config.json``, ``model.safetensors`` (fp16), ``vocab.txt``, ``tokenizer_config.json`` and
-    ``training.json``, as ``python -m export`` reads them.
+    """Write a checkpoint as ``python -m export`` reads it.
+
+    It is ``config.json``, ``model.safetensors`` (fp16), ``vocab.txt``, ``tokenizer_config.json`` and ``training.json``.
 
     :param vocabulary: the position is the id.
     :param record: what the checkpoint was made from and how, for ``training.json``.

@@ -1,5 +1,6 @@
-"""The first teacher: a BERT with mean pooling, read from disk only, which shares the student's vocabulary and is run
-along in every step, so that each token has a target.
+"""The first teacher: a BERT with mean pooling, read from disk only, which shares the student's vocabulary.
+
+It is run along in every step, so that each token has a target.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ WINDOW = 254  # tokens of a document that the first teacher sees at a time, [CLS
 
 
 def first_teacher(folder: Path, *, attentions: bool = False) -> BertModel:
-    """
+    """Load the first teacher.
+
     :param folder: of a BERT encoder.
     :param attentions: it must be able to give its attention (slower).
     :return: the encoder without its pooler, in fp32.
@@ -48,7 +50,8 @@ def first_teacher(folder: Path, *, attentions: bool = False) -> BertModel:
 
 
 def check_vocabulary(folder: Path, tokens: Sequence[str]) -> None:
-    """
+    """Refuse a teacher whose vocabulary does not begin the student's.
+
     :param folder: of the first teacher.
     :param tokens: the student's vocabulary.
     :raises ExportError: the teacher's is not the beginning of it.
@@ -63,7 +66,8 @@ def check_vocabulary(folder: Path, tokens: Sequence[str]) -> None:
 
 
 def mean(hidden: Tensor, mask: Tensor) -> Tensor:
-    """
+    """Average the vectors of real tokens.
+
     :param hidden: float [batch, length, width].
     :param mask: 1 for a real token and 0 for padding, [batch, length].
     :return: the mean over real tokens, of length 1, float32 [batch, width].
@@ -73,7 +77,8 @@ def mean(hidden: Tensor, mask: Tensor) -> Tensor:
 
 
 def token_targets(teacher: BertModel, ids: Tensor, mask: Tensor) -> Tensor:
-    """
+    """Compute the first teacher's token vectors.
+
     :param teacher: the first teacher.
     :param ids: int64 [batch, length], [CLS] and [SEP] included; of any length.
     :param mask: [batch, length].

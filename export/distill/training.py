@@ -45,9 +45,7 @@ class TrainingState:
 
 
 def start(student: JinaBertModel, recipe: Recipe) -> TrainingState:
-    """
-    :return: a run at step 0; the student is trained in place.
-    """
+    """Return a run at step 0; the student is trained in place."""
     averaged = JinaBertModel(student.config).to(student.device)
     averaged.load_state_dict(student.state_dict())
     averaged.requires_grad_(False).eval()
@@ -58,9 +56,10 @@ def start(student: JinaBertModel, recipe: Recipe) -> TrainingState:
 
 
 def rate(step: int, recipe: Recipe) -> float:
-    """
-    :return: the learning rate of a step: up in ``warmup_steps``, level, and down to 0 in the last ``decay`` of the
-        ``steps``; then down to 0 in each ``noise_finetuning``.
+    """Return the learning rate of a step.
+
+    Up in ``warmup_steps``, level, and down to 0 in the last ``decay`` of the ``steps``; then down to 0 in each
+    ``noise_finetuning``.
     """
     stage, done = _noise_stage(step, recipe)
     if stage is not None:
@@ -93,7 +92,8 @@ def train(
     save_seconds: float = 180.0,
     score_steps: int = 100,
 ) -> None:
-    """
+    """Train to the last step of the recipe.
+
     :param run: at any step; goes on to the last of the recipe.
     :param second: the second teacher's vectors of ``second_texts``, float16 [texts, dimensions], or None.
     :param save: writes the state of a run.
@@ -219,9 +219,7 @@ def _average(averaged: JinaBertModel, student: JinaBertModel, keep: float) -> No
 
 
 def progress(run: TrainingState, recipe: Recipe) -> dict[str, Any]:
-    """
-    :return: all of a state but weights: numbers and text alone.
-    """
+    """Return all of a state but weights: numbers and text alone."""
     return {
         "recipe": fingerprint(recipe),
         "step": run.step,

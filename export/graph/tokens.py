@@ -26,7 +26,8 @@ class Tokens:
 
     @classmethod
     def counted(cls, g: Builder, batch: str | None, length: str) -> Tokens:
-        """
+        """Make the constants of a length.
+
         :param g: where to write.
         :param batch: int64 [1], or None without a batch axis.
         :param length: int64 [1].
@@ -48,7 +49,8 @@ class Tokens:
 
     @classmethod
     def block(cls, g: Builder, length: int) -> Tokens:
-        """
+        """Make the constants of a block.
+
         :param g: where to write.
         :param length: of the block.
         :return: constants of a length that is known now, without a batch axis.

@@ -74,8 +74,10 @@ class Weights(Protocol):
         ...
 
     def chosen(self, part: str) -> str:
-        """Name the bool scalar that says whether the layer has a matrix in this form, e.g. "mlp.wo.int8"; asked only
-        where it can have several."""
+        """Name the bool scalar that says whether the layer has a matrix in this form, e.g. "mlp.wo.int8".
+
+        It is asked only where there can be several forms.
+        """
         ...
 
 
@@ -101,7 +103,8 @@ class Selectable(Direct):
     def __init__(
         self, g: Builder, prefix: str, arrays: Arrays, forms: str, places: Mapping[str, int]
     ) -> None:
-        """
+        """Hold the weights of a layer.
+
         :param g: the graph.
         :param prefix: of the layer's names.
         :param arrays: its parts, each matrix in fp32 and in int8.

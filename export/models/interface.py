@@ -74,9 +74,10 @@ class Architecture:
 
 
 class EncoderModel(PreTrainedModel):
-    """An encoder in torch. Its forward pass takes int64 ``input_ids`` and ``attention_mask`` [batch, length] and gives
-    ``last_hidden_state``, float32 [batch, length, hidden]; it never branches on the length, so that a trace at one
-    length holds for all.
+    """An encoder in torch.
+
+    Its forward pass takes int64 ``input_ids`` and ``attention_mask`` [batch, length] and gives ``last_hidden_state``,
+    float32 [batch, length, hidden]; it never branches on the length, so that a trace at one length holds for all.
 
     ``block_rows``: compute attention this many rows at a time, for long texts; None: all at once.
     """

@@ -71,9 +71,10 @@ def read_config(path: Path, fields: dict[str, Any]) -> T5Config:
 
 
 def bucket(distance: int, buckets: int = 32, max_distance: int = 128) -> int:
-    """Tell the bucket of a distance j - i: half of them for each direction, half of those for one distance each, the
-    rest growing by a constant factor up to ``max_distance``, from where on the last holds all.
+    """Tell the bucket of a distance j - i.
 
+    Half of the buckets are for each direction, half of those for one distance each, the rest growing by a constant
+    factor up to ``max_distance``, from where on the last holds all.
     In integers, where a logarithm would have to be rounded.
 
     :param distance: position of the key less that of the query.

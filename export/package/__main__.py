@@ -79,7 +79,8 @@ def _package(arguments: argparse.Namespace) -> int:
 
 
 def build(arguments: argparse.Namespace) -> list[str]:
-    """
+    """Make a package.
+
     :param arguments: of parser().
     :return: lines that say what was made.
     :raises ExportError: it cannot be made; then nothing is written.

@@ -1,5 +1,7 @@
-"""Contents on a disk, as a zip file or a folder: names sorted, times and modes fixed, so that the same contents are the
-same bytes. It appears whole or not at all."""
+"""Contents on a disk, as a zip file or a folder.
+
+Names are sorted, times and modes fixed, so that the same contents are the same bytes. It appears whole or not at all.
+"""
 
 import os
 import zipfile
@@ -14,7 +16,8 @@ FILE, LIBRARY = 0o644, 0o755  # Lambda's user is not the owner: everyone must be
 
 
 def check_target(output: Path, *, force: bool) -> None:
-    """
+    """Refuse a target that must not be replaced.
+
     :raises ExportError: the target exists and is not to be replaced, or never is.
     """
     if not os.path.lexists(output):
@@ -33,7 +36,8 @@ def check_target(output: Path, *, force: bool) -> None:
 
 
 def write(made: Path, contents: Mapping[str, bytes | Path]) -> None:
-    """
+    """Write the files of a package.
+
     :param made: where nothing is yet: a name that ends in .zip, or that of a folder.
     :param contents: name -> content, or the file that holds it.
     :raises OSError: the disk refuses.
@@ -64,7 +68,7 @@ def _folder(target: Path, contents: Mapping[str, bytes | Path]) -> None:
 
 
 def mode(name: str) -> int:
-    """:return: Permissions of a file of this name."""
+    """Return the permissions of a file of this name."""
     return LIBRARY if ".so" in Path(name).suffixes else FILE
 
 

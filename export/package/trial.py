@@ -35,8 +35,7 @@ print(json.dumps({"vector": answer["data"][0]["embedding"], "outside": outside})
 
 
 def interpreter_for(arch: str, python: str, given: str | None) -> list[str] | None:
-    """
-    Find a Python of a version and processor.
+    """Find a Python of a version and processor.
 
     :param given: the command of one, perhaps of an emulator: ``qemu-aarch64 -L ROOT ROOT/usr/bin/python3.11``.
     :return: its command, or None where there is none.
@@ -57,9 +56,7 @@ def interpreter_for(arch: str, python: str, given: str | None) -> list[str] | No
 
 
 def interpreter_for_version(python: str) -> list[str] | None:
-    """
-    :return: command of a Python of this version on this machine, whose bytecode is that of any processor.
-    """
+    """Return the command of a Python of this version on this machine, whose bytecode is that of any processor."""
     for command in _candidates(python):
         found = _about(command)
         if found is not None and found[0] == python:
@@ -90,7 +87,8 @@ def _about(command: Sequence[str]) -> tuple[str, str] | None:
 
 
 def run(package: Path, prefix: str, command: Sequence[str]) -> list[float]:
-    """
+    """Make one vector from a package alone.
+
     :param package: zip file or folder.
     :param prefix: folder inside it that Python will find; "" for itself.
     :param command: interpreter.
@@ -132,7 +130,8 @@ def run(package: Path, prefix: str, command: Sequence[str]) -> list[float]:
 
 
 def compare(vector: Sequence[float], model: Path) -> float:
-    """
+    """Compare the package's vector with one that is computed here.
+
     :param vector: from the package.
     :param model: the model folder it was made of.
     :return: its cosine to the vector computed here.

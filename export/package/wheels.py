@@ -16,8 +16,7 @@ MACHINES = {"x86_64": "x86_64", "arm64": "aarch64"}  # our name -> Linux's
 def fetch(
     arch: str, python: str, versions: Mapping[str, str], folder: Path, *, local: Path | None = None
 ) -> list[Path]:
-    """
-    Download the wheels of PACKAGES, without their dependencies: onnxruntime's are for tools that are left out.
+    """Download the wheels of PACKAGES, without their dependencies: onnxruntime's are for tools that are left out.
 
     :param arch: a key of MACHINES.
     :param python: such as ``3.12``.
@@ -58,5 +57,5 @@ def _only(folder: Path, name: str) -> Path:
 
 
 def version_of(wheel: Path) -> str:
-    """:return: The version in a wheel's name."""
+    """Return the version in a wheel's name."""
     return wheel.name.split("-")[1]

@@ -19,7 +19,8 @@ class Trial:
     """A graph with every linear layer in fp32 and int8."""
 
     def __init__(self, encoder: Encoder, work: Path, threads: int) -> None:
-        """
+        """Build the graph whose linear layers can each be chosen in any form.
+
         :param encoder: sizes and weights.
         :param work: an existing folder, for the graph.
         :param threads: of one operator.

@@ -1,5 +1,4 @@
-"""Columns that travel beside the text: which are wanted, of which type, and how a value of JSON or CSV becomes one;
-and --filter, a condition on columns as pyarrow evaluates it.
+"""Columns that travel beside the text, and --filter, a condition on columns as pyarrow evaluates it.
 
 Parquet has types of its own. A column of JSON lines or CSV is a string unless NAME:TYPE says otherwise.
 """

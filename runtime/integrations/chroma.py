@@ -70,7 +70,8 @@ class JinaBertEmbeddingFunction(EmbeddingFunction):  # type: ignore[misc]
         self._embedder: Embedder | None = None
 
     def __call__(self, input: list[str]) -> list[NDArray[np.float32]]:  # noqa: A002 - Chroma checks this name
-        """
+        """Embed documents.
+
         :param input: any number of texts.
         :return: a vector [D] float32 for each.
         :raises ModelError: the model cannot be loaded, or is not the one that the collection was made with.
@@ -104,23 +105,23 @@ class JinaBertEmbeddingFunction(EmbeddingFunction):  # type: ignore[misc]
 
     @staticmethod
     def name() -> str:
-        """:return: what a collection remembers the function by."""
+        """Return what a collection remembers the function by."""
         return "jinabert-runtime"
 
     def default_space(self) -> str:
-        """:return: the distance of a new collection."""
+        """Return the distance of a new collection."""
         return "cosine"
 
     def supported_spaces(self) -> list[str]:
-        """:return: distances that make sense with vectors of length 1: all."""
+        """Return distances that make sense with vectors of length 1: all."""
         return ["cosine", "l2", "ip"]
 
     def max_tokens(self) -> int:
-        """:return: tokens after which a text is cut."""
+        """Return the tokens after which a text is cut."""
         return self.max_length or load_manifest(self._folder()).max_tokens
 
     def get_config(self) -> dict[str, Any]:
-        """:return: what a collection keeps; no path of the bundled model is in it."""
+        """Return what a collection keeps; no path of the bundled model is in it."""
         return {
             "model": self.model,
             "threads": self.threads,
@@ -131,7 +132,8 @@ class JinaBertEmbeddingFunction(EmbeddingFunction):  # type: ignore[misc]
 
     @staticmethod
     def build_from_config(config: dict[str, Any]) -> JinaBertEmbeddingFunction:
-        """
+        """Make the function that a collection remembers.
+
         :param config: what get_config gave.
         :return: the function.
         :raises InputError: config is something else.
@@ -141,7 +143,8 @@ class JinaBertEmbeddingFunction(EmbeddingFunction):  # type: ignore[misc]
 
     @staticmethod
     def validate_config(config: dict[str, Any]) -> None:
-        """
+        """Refuse a configuration that is not of this function.
+
         :param config: to look at.
         :raises InputError: a field is unknown or of another type.
         """
@@ -154,7 +157,8 @@ class JinaBertEmbeddingFunction(EmbeddingFunction):  # type: ignore[misc]
                 raise InputError(f"{field}={value!r}: expected {FIELDS[field].__name__} or None")
 
     def validate_config_update(self, old_config: dict[str, Any], new_config: dict[str, Any]) -> None:
-        """
+        """Refuse a change that would change vectors.
+
         :param old_config: what the collection keeps.
         :param new_config: what it is to keep; the folder may move, threads may change.
         :raises InputError: its vectors would come from other weights, or from texts cut elsewhere.
@@ -176,8 +180,10 @@ register_embedding_function(JinaBertEmbeddingFunction)
 
 
 def _weights(manifest: Manifest) -> str:
-    """What two folders share whose vectors fit together: the checkpoint, whatever precision it was exported to, and the
-    rotation of its vectors, if any."""
+    """Return what two folders share whose vectors fit together.
+
+    It is the checkpoint, whatever precision it was exported to, and the rotation of its vectors, if any.
+    """
     sources = manifest.document["source"].get("sha256") or {}
     sums = [sources[name] for name in sorted(sources) if name.endswith((".safetensors", ".bin"))]
     sums = sums or [

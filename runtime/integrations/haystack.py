@@ -64,7 +64,8 @@ class _Embedding:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
-        """
+        """Make a component from what to_dict gave.
+
         :param data: what to_dict gave.
         :return: the component.
         """
@@ -115,7 +116,7 @@ class JinaBertTextEmbedder(_Embedding):
         self._embedder: Embedder | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """:return: the component as Haystack writes it down."""
+        """Return the component as Haystack writes it down."""
         written: dict[str, Any] = default_to_dict(
             self,
             model=self.model,
@@ -129,7 +130,8 @@ class JinaBertTextEmbedder(_Embedding):
 
     @component.output_types(embedding=list[float], meta=dict[str, Any])  # type: ignore[untyped-decorator]
     def run(self, text: str) -> dict[str, Any]:
-        """
+        """Embed what the component is given.
+
         :param text: one text.
         :return: "embedding", a vector of D numbers, and "meta" with the model's name and the tokens that were run.
         :raises TypeError: text is not a str.
@@ -143,7 +145,7 @@ class JinaBertTextEmbedder(_Embedding):
 
     @component.output_types(embedding=list[float], meta=dict[str, Any])  # type: ignore[untyped-decorator]
     async def run_async(self, text: str) -> dict[str, Any]:
-        """run in a thread: see there."""
+        """Run in a thread: see there."""
         return await asyncio.to_thread(self.run, text)
 
 
@@ -183,7 +185,7 @@ class JinaBertDocumentEmbedder(_Embedding):
         self._embedder: Embedder | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """:return: the component as Haystack writes it down."""
+        """Return the component as Haystack writes it down."""
         written: dict[str, Any] = default_to_dict(
             self,
             model=self.model,
@@ -200,7 +202,8 @@ class JinaBertDocumentEmbedder(_Embedding):
 
     @component.output_types(documents=list[Document], meta=dict[str, Any])  # type: ignore[untyped-decorator]
     def run(self, documents: list[Document]) -> dict[str, Any]:
-        """
+        """Embed what the component is given.
+
         :param documents: any number of documents; they stay as they are.
         :return: "documents", copies with their embedding, and "meta" with the model's name and the tokens that were
             run.
@@ -217,7 +220,7 @@ class JinaBertDocumentEmbedder(_Embedding):
 
     @component.output_types(documents=list[Document], meta=dict[str, Any])  # type: ignore[untyped-decorator]
     async def run_async(self, documents: list[Document]) -> dict[str, Any]:
-        """run in a thread: see there."""
+        """Run in a thread: see there."""
         return await asyncio.to_thread(self.run, documents)
 
     def _text(self, document: Document) -> str:

@@ -59,7 +59,8 @@ class JinaBertEmbeddings(Embeddings):  # type: ignore[misc]
         check_dimensions(self.embedder.manifest, dimensions)
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """
+        """Embed documents.
+
         :param texts: any number of texts.
         :return: a vector of D numbers for each.
         """
@@ -69,7 +70,8 @@ class JinaBertEmbeddings(Embeddings):  # type: ignore[misc]
         return vectors
 
     def embed_query(self, text: str) -> list[float]:
-        """
+        """Embed a query.
+
         :param text: one text.
         :return: its vector of D numbers.
         """
@@ -129,7 +131,8 @@ class LateChunking(Embeddings):  # type: ignore[misc]
     """
 
     def __init__(self, embeddings: JinaBertEmbeddings, splitter: TextSplitter) -> None:
-        """
+        """Put together a model and a splitter.
+
         :param embeddings: the model; its max_length does not apply, since the whole document is read.
         :param splitter: any that copies chunks word for word; add_start_index is used where it is set.
         """
@@ -168,7 +171,8 @@ class LateChunking(Embeddings):  # type: ignore[misc]
         return [chunk for chunk, _ in split]
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """
+        """Embed documents.
+
         :param texts: chunks that split_documents returned.
         :return: the vector of each; chunks of the same text get theirs in the order in which they were split.
         :raises InputError: a text that was not split here, or whose vector was asked for before.
@@ -187,7 +191,8 @@ class LateChunking(Embeddings):  # type: ignore[misc]
         return vectors
 
     def embed_query(self, text: str) -> list[float]:
-        """
+        """Embed a query.
+
         :param text: one text.
         :return: its vector of D numbers, as JinaBertEmbeddings gives it.
         """

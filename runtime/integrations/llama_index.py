@@ -77,7 +77,7 @@ class JinaBertEmbedding(BaseEmbedding):  # type: ignore[misc]
 
     @classmethod
     def class_name(cls) -> str:
-        """:return: the name under which LlamaIndex writes it down."""
+        """Return the name under which LlamaIndex writes it down."""
         return "JinaBertEmbedding"
 
     @property
@@ -172,11 +172,12 @@ class LateChunking(TransformComponent):  # type: ignore[misc]
 
     @classmethod
     def class_name(cls) -> str:
-        """:return: the name under which LlamaIndex writes it down."""
+        """Return the name under which LlamaIndex writes it down."""
         return "JinaBertLateChunking"
 
     def __call__(self, nodes: Sequence[BaseNode], **options: Any) -> list[BaseNode]:
-        """
+        """Split documents, and embed their chunks.
+
         :param nodes: documents (or nodes: then each is split on its own), of any length.
         :param options: passed to the splitter.
         :return: their chunks, with embedding and place in the document set; chunks without a token are left out.

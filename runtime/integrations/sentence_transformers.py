@@ -168,7 +168,7 @@ class SentenceTransformer:
     def encode_query(
         self, sentences: str | Iterable[str], prompt_name: str | None = None, **options: Any
     ) -> Any:
-        """encode with the prompt "query", if no other is named; never with the default one.
+        """Encode with the prompt "query", if no other is named; never with the default one.
 
         :param sentences: as in encode.
         :param prompt_name: as in encode.
@@ -180,8 +180,9 @@ class SentenceTransformer:
     def encode_document(
         self, sentences: str | Iterable[str], prompt_name: str | None = None, **options: Any
     ) -> Any:
-        """encode with the first of the prompts "document", "passage" and "corpus" that is not empty, if no other is
-        named.
+        """Encode with the prompt for documents, if no other is named.
+
+        It is the first of "document", "passage" and "corpus" that is not empty.
 
         :param sentences: as in encode.
         :param prompt_name: as in encode.
@@ -192,7 +193,8 @@ class SentenceTransformer:
         return self.encode(sentences, prompt_name or next(names, "document"), **options)
 
     def similarity(self, embeddings1: ArrayLike, embeddings2: ArrayLike) -> NDArray[np.float32]:
-        """
+        """Compare each vector of one set with each of another.
+
         :param embeddings1: [n, D] or [D] float vectors.
         :param embeddings2: [m, D] or [D].
         :return: [n, m] float32: cosine, dot product or negated distance of each pair.
@@ -206,7 +208,8 @@ class SentenceTransformer:
         return products
 
     def similarity_pairwise(self, embeddings1: ArrayLike, embeddings2: ArrayLike) -> NDArray[np.float32]:
-        """
+        """Compare the vectors of two sets pair by pair.
+
         :param embeddings1: [n, D] or [D] float vectors.
         :param embeddings2: as many.
         :return: [n] float32: cosine, dot product or negated distance of the first with the first, and so on.
@@ -224,17 +227,18 @@ class SentenceTransformer:
         return products
 
     def get_sentence_embedding_dimension(self) -> int:
-        """:return: D, the length of a vector."""
+        """Return D, the length of a vector."""
         return self.truncate_dim or self.embedder.dimension
 
     get_embedding_dimension = get_sentence_embedding_dimension
 
     def get_max_seq_length(self) -> int:
-        """:return: tokens after which a text is cut."""
+        """Return the tokens after which a text is cut."""
         return self.max_seq_length
 
     def tokenize(self, texts: Iterable[str]) -> dict[str, NDArray[np.int64]]:
-        """
+        """Tokenise texts.
+
         :param texts: any number of texts.
         :return: "input_ids" and "attention_mask", [n, T] int64, padded to the longest text.
         """

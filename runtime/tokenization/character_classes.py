@@ -1,4 +1,4 @@
-"""The character classes in the expressions of `tokenizers`, and its lower case, character by character.
+r"""The character classes in the expressions of `tokenizers`, and its lower case, character by character.
 
 Python's `\\w`, `\\s` and `str.lower` differ from them and change with the interpreter, so these are fixed tables
 (character_class_tables.py). Text in ASCII needs none of them.

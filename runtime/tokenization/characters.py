@@ -49,12 +49,12 @@ class Tables:
             self.classes.update(dict.fromkeys(range(start, stop), ord(number)))
 
     def kind(self, code: int) -> int:
-        """:return: REMOVED, SPACE, IDEOGRAPH, PUNCTUATION, MARK, or 0 for a character that is none of them."""
+        """Return REMOVED, SPACE, IDEOGRAPH, PUNCTUATION, MARK, or 0 for a character that is none of them."""
         run, outside = divmod(bisect_right(self.edges, code) - 1, 2)
         return 0 if outside else ord(self.kinds[run])
 
     def fold(self, code: int) -> str:
-        """:return: The character decomposed, without its accents, in lower case."""
+        """Return the character decomposed, without its accents, in lower case."""
         if 0xAC00 <= code < 0xD7A4:  # Hangul syllables: the Unicode standard's arithmetic, section 3.12
             block, trailing = divmod(code - 0xAC00, 28)
             leading, vowel = divmod(block, 21)
@@ -79,7 +79,10 @@ _tables: Tables | None = None
 
 
 def tables() -> Tables:
-    """:return: The tables, unpacked at the first call. Two threads may both unpack; either result will do."""
+    """Return the tables, unpacked at the first call.
+
+    Two threads may both unpack; either result will do.
+    """
     global _tables
     if _tables is None:
         _tables = Tables()

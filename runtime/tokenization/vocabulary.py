@@ -57,7 +57,7 @@ class Vocabulary:
         return self
 
     def __len__(self) -> int:
-        """:return: The number of tokens."""
+        """Return the number of tokens."""
         return self._size
 
     def tokens(self) -> list[str]:

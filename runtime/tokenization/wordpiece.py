@@ -80,7 +80,7 @@ class WordPiece(Tokenizer):
             raise ModelError(f"{path}: {error}") from None
 
     def __len__(self) -> int:
-        """:return: The number of tokens in the vocabulary."""
+        """Return the number of tokens in the vocabulary."""
         return len(self._vocabulary)
 
     def __repr__(self) -> str:

@@ -121,7 +121,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """
+    """Run the command line.
+
     :param argv: arguments without the program's name; None: of the process.
     :return: the exit code: 0, 1 if a target was missed, or 2 if something is missing.
     """

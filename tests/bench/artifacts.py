@@ -67,7 +67,8 @@ class Artifacts:
 
     @property
     def checkpoint(self) -> Path:
-        """
+        """Find the checkpoint.
+
         :return: the folder that the model was exported from.
         :raises CheckpointError: it is another one, or cannot be read.
         """
@@ -92,26 +93,26 @@ class Artifacts:
         return known
 
     def plain(self) -> Path:
-        """:return: model.onnx in fp32, config.json, tokenizer.json and its company."""
+        """Return a folder of model.onnx in fp32, config.json, tokenizer.json and its company."""
         return self._once(self._folder / "plain", self._make_plain)
 
     def optimum(self) -> Path:
-        """:return: model.onnx in int8, by optimum, and vocab.txt."""
+        """Return a folder of model.onnx in int8, by optimum, and vocab.txt."""
         return self._once(self._folder / "optimum", self._make_optimum)
 
     def unblocked(self) -> Path:
-        """:return: a model folder of ours whose graph has no branch for long texts."""
+        """Return a model folder of ours whose graph has no branch for long texts."""
         return self._once(self._ours / "unblocked", self._make_unblocked)
 
     def fp32(self) -> Path:
-        """:return: a model folder of ours in fp32."""
+        """Return a model folder of ours in fp32."""
         from tests.unverified import make_folder
 
         folder = self._ours / "fp32"
         return folder if folder.is_dir() else make_folder(self.checkpoint, folder, "fp32")
 
     def products(self) -> Path:
-        """:return: products.onnx."""
+        """Return the path of products.onnx."""
         return self._once(self._ours / "products", self._make_products)
 
     def _once(self, folder: Path, make: Callable[[Path], None]) -> Path:

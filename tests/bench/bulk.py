@@ -39,7 +39,7 @@ numpy.save(sys.argv[4], vectors)
 
 
 def layouts(cores: int) -> list[tuple[int, int]]:
-    """:return: (processes, threads of each) with as many threads in all as CPU cores; then one of each."""
+    """Return (processes, threads of each) with as many threads in all as CPU cores; then one of each."""
     divisors = [n for n in range(1, min(cores, MAX_DEFAULT_THREADS) + 1) if cores % n == 0]
     full = [(cores // threads, threads) for threads in divisors]
     return full if full == [(1, 1)] else [*full, (1, 1)]

@@ -178,7 +178,7 @@ def _median(runs: list[Run]) -> float:
 
 
 def _phases(runs: list[Run]) -> dict[str, float]:
-    """:return: Median seconds of each phase, in the peers' common terms."""
+    """Return the median seconds of each phase, in the peers' common terms."""
     phases: dict[str, float] = {}
     for name in runs[0].phases:
         common = SAME_PHASE.get(name, name)

@@ -17,20 +17,20 @@ QUERY = "What is the current weather like today in New York?"  # 13 tokens; see 
 
 
 def stsb() -> list[str]:
-    """:return: Both columns of the STS-B test set: 2,758 short texts."""
+    """Return both columns of the STS-B test set: 2,758 short texts."""
     rows = (SHARED / "data" / "sts" / "stsb_test.tsv").read_text(encoding="utf-8").splitlines()
     return [text for row in rows for text in row.split("\t")[1:]]
 
 
 def english() -> Iterator[str]:
-    """:return: Lines of documentation and books, of any length."""
+    """Return lines of documentation and books, of any length."""
     for name in ("docs_html", "books_sotu_mail", "docs_man_pod", "debian_descriptions"):
         with lzma.open(SHARED / "data" / "text" / f"{name}.txt.xz", "rt", encoding="utf-8") as stream:
             yield from (line.strip() for line in stream if line.strip())
 
 
 def words(tokenizer: WordPiece, count: int) -> list[str]:
-    """:return: The first words of English that are one token each."""
+    """Return the first words of English that are one token each."""
     found = []
     for line in english():
         for word in line.split():
@@ -42,7 +42,7 @@ def words(tokenizer: WordPiece, count: int) -> list[str]:
 
 
 def exactly(tokenizer: WordPiece, tokens: int, texts: int = 1) -> list[str]:
-    """:return: Texts of exactly this many tokens, [CLS] and [SEP] included."""
+    """Return texts of exactly this many tokens, [CLS] and [SEP] included."""
     each = tokens - 2
     found = words(tokenizer, each * texts)
     result = [" ".join(found[start : start + each]) for start in range(0, each * texts, each)]
@@ -51,7 +51,7 @@ def exactly(tokenizer: WordPiece, tokens: int, texts: int = 1) -> list[str]:
 
 
 def running(tokenizer: WordPiece, tokens: int) -> str:
-    """:return: One text of running English of exactly this many tokens."""
+    """Return one text of running English of exactly this many tokens."""
     lines, counted = [], 0
     for line in english():
         lines.append(line)
@@ -68,7 +68,7 @@ def running(tokenizer: WordPiece, tokens: int) -> str:
 def mixed(
     tokenizer: WordPiece, texts: int, shortest: int = 10, longest: int = 2000, seed: int = 4
 ) -> list[str]:
-    """:return: Texts whose lengths spread evenly over the orders of magnitude between the two bounds."""
+    """Return texts whose lengths spread evenly over the orders of magnitude between the two bounds."""
     choose = random.Random(seed)
     lengths = [round(shortest * (longest / shortest) ** choose.random()) for _ in range(texts)]
     found = words(tokenizer, sum(lengths))
@@ -80,6 +80,6 @@ def mixed(
 
 
 def save(texts: list[str], path: Path) -> str:
-    """:return: The path, as a worker is told it."""
+    """Return the path, as a worker is told it."""
     path.write_text(json.dumps(texts), encoding="utf-8")
     return str(path)

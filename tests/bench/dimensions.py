@@ -32,7 +32,8 @@ LOST = {256: 0.3, 128: 1.0}  # points that float32 may lose on any set
 
 
 def reduce(vectors: NDArray[np.float32], size: int, precision: str) -> NDArray[np.float32]:
-    """
+    """Reduce vectors to fewer numbers or bits.
+
     :param vectors: [n, D] of length 1.
     :param size: numbers to keep.
     :param precision: of PRECISIONS.
@@ -115,7 +116,7 @@ def dimensions(settings: Settings) -> Result:
 def remembering(
     encode: Callable[[list[str]], NDArray[np.float32]],
 ) -> Callable[[list[str]], NDArray[np.float32]]:
-    """:return: The same, computing each text once."""
+    """Return the same function, computing each text once."""
     known: dict[str, NDArray[np.float32]] = {}
 
     def remembered(texts: list[str]) -> NDArray[np.float32]:

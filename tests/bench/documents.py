@@ -51,7 +51,8 @@ class Collection(NamedTuple):
 
 
 def stories(folder: Path = sources.DATA) -> Collection:
-    """
+    """Load the stories.
+
     :param folder: see sources.read.
     :return: the stories without their headings, and the questions of stories.toml.
     :raises sources.SourceError: a book was not fetched.
@@ -72,7 +73,8 @@ def stories(folder: Path = sources.DATA) -> Collection:
 
 
 def meetings(folder: Path = sources.DATA) -> Collection:
-    """
+    """Load the meetings.
+
     :param folder: see sources.read.
     :return: the transcripts of QMSum's test set, and its questions about parts of a meeting. A question that is asked
         about several meetings is one question with several answers.
@@ -94,7 +96,8 @@ SETS = {"stories": stories, "meetings": meetings}
 
 
 def load(name: str, *, quick: bool = False) -> Collection:
-    """
+    """Load a collection of documents.
+
     :param name: a key of SETS.
     :param quick: three documents and their questions alone.
     :return: the collection.
@@ -207,7 +210,8 @@ def _minilm(settings: Settings, collection: Collection) -> list[tuple[str, dict[
 
 
 def passages(ids: list[int], limit: int) -> list[list[int]]:
-    """
+    """Cut a document into passages.
+
     :param ids: of a document, [CLS] and [SEP] included.
     :param limit: tokens of it that are read.
     :return: ids of passages of PASSAGE_TOKENS, each between [CLS] and [SEP].

@@ -50,7 +50,7 @@ class WorkerError(Exception):
 
 
 def environment(threads: int) -> dict[str, str]:
-    """:return: Of every process that is measured: the same threads, no telemetry, no network."""
+    """Return the environment of every process that is measured: the same threads, no telemetry, no network."""
     return {
         **os.environ,
         "PYTHONPATH": str(ROOT),
@@ -105,7 +105,9 @@ class Worker:
             raise
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
-        """:return: The worker's answer.
+        """Ask the worker.
+
+        :return: The worker's answer.
         :raises WorkerError: it failed.
         """
         assert self._process.stdin is not None
@@ -160,7 +162,7 @@ class Spent:
         self._busy, self._own = _busy(), sum(map(_used, pids))
 
     def others(self) -> float:
-        """:return: Share of the time of all CPU cores that others than `pids` used since the start."""
+        """Return the share of the time of all CPU cores that others than `pids` used since the start."""
         seconds = time.perf_counter() - self._start
         others = (_busy() - self._busy) - (sum(map(_used, self._pids)) - self._own)
         # One tick a CPU core is how finely the kernel counts.
@@ -169,7 +171,7 @@ class Spent:
 
 
 def others(seconds: float = 0.2) -> float:
-    """:return: Share of the time of all CPU cores that others use, measured now."""
+    """Return the share of the time of all CPU cores that others use, measured now."""
     spent = Spent([os.getpid()])
     time.sleep(seconds)
     return spent.others()
@@ -266,7 +268,7 @@ class Timing:
         return sum(block.others > DISTURBED for block in self.blocks)
 
     def document(self) -> dict[str, Any]:
-        """:return: For JSON."""
+        """Return the result as a document for JSON."""
         return {
             "median_s": self.median,
             "best_s": min(block.seconds for block in self.blocks),
@@ -324,7 +326,7 @@ def block(worker: Worker, request: dict[str, Any]) -> Block:
 
 
 def machine(threads: int) -> dict[str, Any]:
-    """:return: What the figures were measured on."""
+    """Return what the figures were measured on."""
     return {
         "processor": next(_cpu_lines("model name"), "unknown"),
         "vnni": any("vnni" in flags for flags in _cpu_lines("flags")),

@@ -32,7 +32,7 @@ CASES = ("lengths", "farthest", "mixed", "padding", "short")
 
 
 def available() -> int:
-    """:return: Bytes that processes may still have."""
+    """Return bytes that processes may still have."""
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable"):
             return int(line.split()[1]) * 1024

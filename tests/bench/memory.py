@@ -47,7 +47,7 @@ print(json.dumps({
 
 
 def memory_sizes(settings: Settings) -> Result:
-    """:return: Tables of memory and of one thread's latency."""
+    """Return tables of memory and of one thread's latency."""
     result = Result("memory")
     python = python_of("plain")
     manifest = load_manifest(settings.artifacts.model)
@@ -56,7 +56,7 @@ def memory_sizes(settings: Settings) -> Result:
     def run(
         tokens: int, times: int = 1, enter: Callable[[], None] | None = None, **variables: str
     ) -> dict[str, Any] | int:
-        """:return: What CODE prints, or the exit code."""
+        """Return what CODE prints, or the exit code."""
         done = subprocess.run(
             [python, "-c", CODE, str(tokens), str(times)],
             env=environment(1)

@@ -66,7 +66,8 @@ class MiniLM:
     def encode_tokens(
         self, texts: Sequence[Sequence[int]], *, batch_size: int = BATCH
     ) -> NDArray[np.float32]:
-        """
+        """Encode texts that are tokenized already.
+
         :param texts: token ids, [CLS] and [SEP] included; cut at 256 tokens.
         :param batch_size: see ``encode``.
         :return: vectors of length 1, [n, 384] float32.

@@ -72,13 +72,13 @@ class MTEBModel:
         return self._embedder.encode([text for batch in inputs for text in batch["text"]])
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> torch.Tensor:
-        """:return: cosines of all pairs, [n, m]."""
+        """Return the cosines of all pairs, [n, m]."""
         from mteb.similarity_functions import cos_sim
 
         return cos_sim(embeddings1, embeddings2)
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> torch.Tensor:
-        """:return: cosines of the pairs that stand beside each other, [n]."""
+        """Return the cosines of the pairs that stand beside each other, [n]."""
         from mteb.similarity_functions import pairwise_cos_sim
 
         return pairwise_cos_sim(embeddings1, embeddings2)
@@ -103,7 +103,8 @@ class MTEBModel:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """
+    """Run the command line.
+
     :param argv: arguments without the program's name; None: of the process.
     :return: the exit code: 0; 1 if a task failed, for want of its data for example; 2 if asked for what there is not.
     """

@@ -33,7 +33,8 @@ class Ours:
         batch_tokens: int | None = None,
         entries: dict[str, str] | None = None,
     ) -> None:
-        """
+        """Load our model.
+
         :param entries: onnxruntime's session options to try, on top of runtime/session.py's.
         """
         from runtime import Embedder, session

@@ -159,7 +159,8 @@ def split(embedder: Embedder, documents: Sequence[str]) -> list[list[tuple[int, 
 
 
 def late(embedder: Embedder, corpus: Corpus, spans: list[list[tuple[int, int]]]) -> NDArray[np.float32]:
-    """
+    """Embed chunks with late chunking.
+
     :param embedder: the model.
     :param corpus: whose documents are read in one pass with those they belong to.
     :param spans: of each document's chunks.
@@ -177,7 +178,8 @@ def late(embedder: Embedder, corpus: Corpus, spans: list[list[tuple[int, int]]])
 
 
 def judge(found: NDArray[np.int64], documents: NDArray[np.int64], answers: Sequence[set[int]]) -> Scores:
-    """
+    """Score the answers to queries.
+
     :param found: [queries, 10] numbers of vectors, best first; -1 for none.
     :param documents: the document of each vector.
     :param answers: for each query, the documents that answer it.

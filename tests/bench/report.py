@@ -20,7 +20,10 @@ class Table:
     rows: Sequence[Sequence[str]]
 
     def lines(self) -> list[str]:
-        """:return: The table in Markdown, columns aligned: it is pasted into README.md as it is."""
+        """Return the table in Markdown, columns aligned.
+
+        It is pasted into README.md as it is.
+        """
         rows = [list(self.head), *map(list, self.rows)]
         widths = [max(len(row[column]) for row in rows) for column in range(len(self.head))]
 
@@ -63,7 +66,7 @@ class Result:
 
 
 def figure(value: float, unit: str = "") -> str:
-    """:return: Three significant digits, without an exponent."""
+    """Return three significant digits, without an exponent."""
     if value >= 1000:
         text = f"{value:,.0f}"
     elif value >= 100:

@@ -93,7 +93,8 @@ def measure(
 
 
 def score(similarity: NDArray[np.floating], relevant: Sequence[dict[int, float]]) -> dict[str, float]:
-    """
+    """Compute nDCG@10.
+
     :param similarity: [queries, documents]. Of equally similar documents the one that comes first wins.
     :param relevant: for each query: number of a document -> gain.
     :return: ``ndcg_at_10``, ``mrr_at_10``, ``hit_at_10``: means over the queries, from 0 to 1; ``queries``,

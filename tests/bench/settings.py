@@ -34,7 +34,7 @@ class Settings:
     teacher: Path | None = None  # of quality: the model that ours was distilled from
 
     def chosen(self, peers: Iterable[str]) -> list[str]:
-        """:return: Those of the peers that take part."""
+        """Return those of the peers that take part."""
         return [peer for peer in peers if not self.only or peer in self.only]
 
     def start(self, peer: str, **options: Any) -> Worker:

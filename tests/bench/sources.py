@@ -118,10 +118,11 @@ def fetch(
 
 
 def read(title: str, folder: Path = DATA) -> str:
-    """
+    """Read a text that was fetched.
+
     :param title: a key of SOURCES.
     :param folder: that ``fetch`` filled.
-    :return: the text, with line ends as "\\n".
+    :return: the text, with line ends as "\n".
     :raises SourceError: it was not fetched.
     """
     try:

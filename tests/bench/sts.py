@@ -30,7 +30,7 @@ Pairs = tuple[NDArray[np.float64], list[str], list[str]]
 
 
 def load(path: Path) -> Pairs:
-    """:return: scores, the first and the second sentences."""
+    """Return the scores, the first and the second sentences."""
     # Not splitlines(): U+2028 and the like are part of a sentence.
     rows = [line.split("\t") for line in path.read_text(encoding="utf-8").split("\n") if line]
     return np.array([float(row[0]) for row in rows]), [row[1] for row in rows], [row[2] for row in rows]
@@ -68,7 +68,7 @@ def measure(
 
 
 def spearman(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
-    """:return: Pearson's correlation of ranks, where equal values have their mean rank."""
+    """Return Pearson's correlation of ranks, where equal values have their mean rank."""
     return float(np.corrcoef(_ranks(a), _ranks(b))[0, 1])
 
 

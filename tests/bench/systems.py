@@ -39,7 +39,8 @@ class System(NamedTuple):
 
 
 def load(name: str, settings: Settings, stack: ExitStack) -> System:
-    """
+    """Load a system.
+
     :param name: a key of NAMES.
     :param settings: models and threads.
     :param stack: closes what was opened.
@@ -54,7 +55,8 @@ def run_padded(
     run: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]],
     pad: int = 0,
 ) -> NDArray[np.float32]:
-    """
+    """Run texts in padded batches, shortest first.
+
     :param texts: token ids of each text.
     :param run: ids and mask, int64 [batch, length], to hidden states [batch, length, D].
     :param pad: id of padding.

@@ -34,7 +34,8 @@ class Line(NamedTuple):
 
 
 def judge(scores: Scores) -> list[Line]:
-    """
+    """Compare scores with their targets.
+
     :param scores: of the systems "int8" and "minilm", and "onnx" or else "torch"; figures from 0 to 1.
     :return: a line for each target.
     """

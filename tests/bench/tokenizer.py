@@ -27,7 +27,7 @@ from tests.wordpiece import reference, vocabulary
 
 
 def corpora(lines: int) -> dict[str, list[str]]:
-    """:return: Name -> texts: STS-B test, both columns, and the first lines of every file of English."""
+    """Return a table name -> texts: STS-B test, both columns, and the first lines of every file of English."""
     rows = (SHARED / "data" / "sts" / "stsb_test.tsv").read_text(encoding="utf-8").splitlines()
     found = {"stsb_test": [text for row in rows for text in row.split("\t")[1:]]}
     for path in sorted((SHARED / "data" / "text").glob("*.txt.xz")):

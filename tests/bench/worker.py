@@ -23,7 +23,7 @@ from typing import Any
 
 
 def memory() -> dict[str, int]:
-    """:return: Resident set size and its peak in bytes, and the part of it that maps files."""
+    """Return the RSS and its peak in bytes, and the part of it that maps files."""
     with open("/proc/self/status", encoding="ascii") as file:
         fields = dict(line.split(":", 1) for line in file)
     names = {"rss": "VmRSS", "peak": "VmHWM", "files": "RssFile"}
@@ -37,7 +37,7 @@ def reset_peak() -> None:
 
 
 def repeat(work: Callable[[], object], seconds: float, most: int) -> dict[str, Any]:
-    """:return: The median time of one call, and how many there were."""
+    """Return the median time of one call, and how many there were."""
     gc.collect()
     times: list[float] = []
     end = time.perf_counter() + seconds
@@ -50,7 +50,7 @@ def repeat(work: Callable[[], object], seconds: float, most: int) -> dict[str, A
 
 @cache
 def read(file: str) -> list[str]:
-    """:return: The texts of a JSON list, the same object each time."""
+    """Return the texts of a JSON list, the same object each time."""
     with open(file, encoding="utf-8") as stream:
         texts: list[str] = json.load(stream)
     return texts

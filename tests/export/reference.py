@@ -34,7 +34,8 @@ def slopes(heads: int) -> list[float]:
 
 
 def hidden_states(folder: Path, ids: list[int]) -> Array:
-    """
+    """Compute hidden states with numpy.
+
     :param folder: a JinaBert checkpoint: plain, with norms on q and k (base-es), or base-code's.
     :param ids: tokens of a text.
     :return: last hidden states, float64 [tokens, hidden].

@@ -32,7 +32,7 @@ FLAGS = (
 
 
 def executable() -> str | None:
-    """:return: Chromium's path, or None where there is none."""
+    """Return Chromium's path, or None where there is none."""
     return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -104,7 +104,7 @@ class Page:
         self.wait("document.readyState === 'complete' && location.href !== 'about:blank'")
 
     def value(self, expression: str) -> Any:
-        """:return: what a JavaScript expression gives, a promise resolved."""
+        """Return what a JavaScript expression gives, a promise resolved."""
         answer = self.send("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
@@ -135,11 +135,14 @@ class Page:
             )
 
     def theme(self, name: str) -> None:
-        """:param name: "light" or "dark"."""
+        """Set the page's colour scheme.
+
+        :param name: "light" or "dark".
+        """
         self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": name}])
 
     def picture(self, width: int, height: int, scale: float = 1.0) -> bytes:
-        """:return: PNG of the page in a window of this size, times scale."""
+        """Return PNG of the page in a window of this size, times scale."""
         self.send(
             "Emulation.setDeviceMetricsOverride",
             width=width,

@@ -57,7 +57,7 @@ class Local:
         self.app = create(self.engine, self.metrics)
 
     def ask(self, method: str, path: str, **options: Any) -> Any:
-        """:return: httpx.Response."""
+        """Ask the service, and return the httpx.Response."""
         return self.ask_all([(method, path, options)])[0]
 
     def ask_all(self, requests: list[tuple[str, str, dict[str, Any]]]) -> list[Any]:

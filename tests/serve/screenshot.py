@@ -15,7 +15,7 @@ SCALE = 0.72  # fewer bytes in the repository
 
 
 def main() -> int:
-    """:return: exit status."""
+    """Run the command line; return its exit status."""
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)
         with running(folder / "log") as server, browser(folder / "profile") as page:

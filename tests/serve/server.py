@@ -44,7 +44,7 @@ class Server:
 
 
 def command(*options: str) -> list[str]:
-    """:return: what starts a service with these options."""
+    """Return what starts a service with these options."""
     return [sys.executable, "-m", "runtime.serve", "--port", "0", *options]
 
 

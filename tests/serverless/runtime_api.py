@@ -77,7 +77,8 @@ class Function:
         threading.Thread(target=self._watch, daemon=True).start()
 
     def invoke(self, event: object) -> Any:
-        """
+        """Invoke the function.
+
         :param event: becomes JSON.
         :return: the function's answer, from JSON.
         :raises FunctionError: it failed, or ended.
@@ -90,7 +91,7 @@ class Function:
         return json.loads(body)
 
     def log(self) -> str:
-        """:return: What it printed."""
+        """Return what it printed."""
         return b"".join(self._log).decode("utf-8", "replace")
 
     def _read(self) -> None:

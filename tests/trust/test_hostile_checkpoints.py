@@ -44,9 +44,7 @@ def folder(good: Path, tmp_path: Path) -> Path:
 
 
 def load(folder: Path) -> bool:
-    """
-    :return: Whether the checkpoint was taken; what is not is refused in one line.
-    """
+    """Return whether the checkpoint was taken; what is not is refused in one line."""
     message = ""
     try:
         model = load_model(folder)

@@ -16,7 +16,8 @@ def real_texts() -> list[str]:
 
 
 def short_texts(tokenizer: WordPiece, count: int, *, most: int = 40) -> list[str]:
-    """
+    """Make short texts.
+
     :param tokenizer: counts tokens.
     :param count: how many.
     :param most: tokens of the longest.
