@@ -145,7 +145,7 @@ class JinaBertTextEmbedder(_Embedding):
 
     @component.output_types(embedding=list[float], meta=dict[str, Any])  # type: ignore[untyped-decorator]
     async def run_async(self, text: str) -> dict[str, Any]:
-        """Run in a thread: see there."""
+        """As `run`, in a thread."""
         return await asyncio.to_thread(self.run, text)
 
 
@@ -220,7 +220,7 @@ class JinaBertDocumentEmbedder(_Embedding):
 
     @component.output_types(documents=list[Document], meta=dict[str, Any])  # type: ignore[untyped-decorator]
     async def run_async(self, documents: list[Document]) -> dict[str, Any]:
-        """Run in a thread: see there."""
+        """As `run`, in a thread."""
         return await asyncio.to_thread(self.run, documents)
 
     def _text(self, document: Document) -> str:
@@ -275,7 +275,8 @@ class JinaBertRanker:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
-        """
+        """Make a component from what to_dict gave.
+
         :param data: what to_dict gave.
         :return: the component.
         """
@@ -307,7 +308,7 @@ class JinaBertRanker:
     async def run_async(
         self, query: str, documents: list[Document], top_k: int | None = None
     ) -> dict[str, Any]:
-        """run in a thread: see there."""
+        """As `run`, in a thread."""
         return await asyncio.to_thread(self.run, query, documents, top_k)
 
 
