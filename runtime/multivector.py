@@ -76,7 +76,7 @@ def maxsim(query: Multivector, documents: Iterable[Multivector | Vectors]) -> ND
         means = np.stack([own[number].pooled for number in pooled])  # type: ignore[union-attr]
         cosines = np.add.reduce(means.astype(np.float64) * query.pooled, axis=1)
         scores[pooled] = (scores[pooled] + COSINE_SHARE * cosines) / (1 + COSINE_SHARE)
-    rounded: NDArray[np.float32] = scores.astype(np.float32)
+    rounded: NDArray[np.float32] = np.minimum(scores, 1.0).astype(np.float32)  # roundings may pass it
     return rounded
 
 

@@ -23,7 +23,15 @@ ENVIRONMENTS = {
     "fastembed": ["fastembed==0.9.1", "onnxruntime=={onnxruntime}"],
     "fastembed-datasets": ["datasets>=4", "fastembed==0.9.1", "onnxruntime=={onnxruntime}"],
     "openvino": ["numpy", "openvino", "tokenizers"],
-    "clients": ["langchain-openai==1.7.4", "litellm==1.110.2"],  # of the service; they need libraries of other versions
+    # Clients of the service, which need libraries of other versions.
+    "clients": ["langchain-openai==1.7.4", "litellm==1.110.2"],
+    "rerank-clients": [
+        "cohere==5.21.1",
+        "langchain-cohere==0.6.0",
+        "langchain-community==0.4.2",
+        "litellm==1.110.2",
+        "llama-index-postprocessor-jinaai-rerank==0.6.0",
+    ],
 }
 
 

@@ -95,6 +95,14 @@ def test_clients_in_an_environment_of_their_own(
     assert "check_embedding_ctx_length=False" in found["refused"]
 
 
+def test_rerank_clients(service: Server, embedder: Embedder, tmp_path: Path) -> None:
+    found = run([python_of("rerank-clients"), str(CLIENTS / "rerank_client.py")], service, tmp_path)
+    wanted = [[each.index, each.score] for each in embedder.rerank(TEXTS[0], TEXTS, 2)]
+    assert len(found) == 6
+    for client, ranked in found.items():
+        assert ranked == wanted, client
+
+
 def test_huggingface_hub(service: Server, expected: NDArray[np.float32]) -> None:
     hub = pytest.importorskip("huggingface_hub")
     client = hub.InferenceClient(model=service.url, token="the-key")
