@@ -97,6 +97,11 @@ def parser() -> Parser:
         help="rerank: refuse an encoder without a trained head; embed: the same as --without-head "
         "(default: what the checkpoint has a head for)",
     )
+    options.add_argument(
+        "--layout",
+        choices=("sentence-transformers",),
+        help="also write what sentence-transformers, fastembed, transformers.js and optimum look for",
+    )
     add_force(options, "replace an existing model folder")
     return options
 
@@ -172,6 +177,11 @@ def _export(arguments: argparse.Namespace) -> int:
         compare=arguments.compare,
     )
     manifest = pipeline.run(settings, progress)
+    if arguments.layout:
+        from export.layout import write_layout
+
+        progress("writing the files of other programs")
+        write_layout(arguments.output)
     progress("done")
     print("\n".join(report.lines(manifest)))
     return 0

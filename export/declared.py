@@ -55,7 +55,7 @@ _REFUSED = {
     "MultiVectorMask": "belongs to a model with a vector for each token",
     "TokenPooling": "belongs to a model with a vector for each token",
 }
-_ACTIVATIONS = {
+ACTIVATIONS = {
     "Identity": "identity",
     "Tanh": "tanh",
     "ReLU": "relu",
@@ -74,7 +74,7 @@ _ACTIVATIONS = {
     "Hardsigmoid": "hardsigmoid",
     "Hardswish": "hardswish",
 }
-_LEGACY_MODES = {
+POOLING_FIELDS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
     "pooling_mode_mean_tokens": "mean",
@@ -222,14 +222,14 @@ class _Reader:
             flags = {
                 name: value for name, value in fields.items() if name.startswith("pooling_mode_") and value
             }
-            if others := sorted(flags.keys() - _LEGACY_MODES.keys()):
+            if others := sorted(flags.keys() - POOLING_FIELDS.keys()):
                 raise ExportError(
-                    f"{path}: {listing(others)} is not implemented; {', '.join(_LEGACY_MODES)} are"
+                    f"{path}: {listing(others)} is not implemented; {', '.join(POOLING_FIELDS)} are"
                 )
-            modes = tuple(mode for name, mode in _LEGACY_MODES.items() if name in flags)
+            modes = tuple(mode for name, mode in POOLING_FIELDS.items() if name in flags)
             if not modes:
                 modes = ("mean",)
-                if fields.keys() & _LEGACY_MODES.keys():
+                if fields.keys() & POOLING_FIELDS.keys():
                     self.notes.append(
                         f"{self._name(path)} has every mode off: pooling is mean, as in sentence-transformers"
                     )
@@ -249,7 +249,7 @@ class _Reader:
                 "different models"
             )
         known = {"pooling_mode", "include_prompt", "embedding_dimension", "word_embedding_dimension"}
-        self._unknown(path, fields, known | _LEGACY_MODES.keys())
+        self._unknown(path, fields, known | POOLING_FIELDS.keys())
         return modes, include_prompt
 
     def _module(self, kind: str, folder: Path, size: int) -> Module:
@@ -291,16 +291,16 @@ class _Reader:
         )
         stated = fields.get("activation_function", "torch.nn.modules.activation.Tanh")
         package, _, name = str(stated).rpartition(".")
-        if not package.startswith("torch.nn") or name not in _ACTIVATIONS:
+        if not package.startswith("torch.nn") or name not in ACTIVATIONS:
             raise ExportError(
-                f"{path}: activation_function is {stated!r}, which is not implemented; {', '.join(_ACTIVATIONS)} of "
+                f"{path}: activation_function is {stated!r}, which is not implemented; {', '.join(ACTIVATIONS)} of "
                 "torch.nn are"
             )
         if "activation_function" not in fields:
             self.notes.append(
                 f"{self._name(path)} names no activation: it is Tanh, as sentence-transformers' default"
             )
-        dense = Module("dense", size, out, bias=bias, use_residual=residual, activation=_ACTIVATIONS[name])
+        dense = Module("dense", size, out, bias=bias, use_residual=residual, activation=ACTIVATIONS[name])
         return self._with_arrays(dense, folder, "linear")
 
     def _with_arrays(self, module: Module, folder: Path, layer: str) -> Module:

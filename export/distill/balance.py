@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from export.distill.initialize import layer_norms
 from export.graph.weights import quantize_matrix
 from export.models.jinabert import JinaBertModel
+from export.quantization.smoothing import candidates
 
 __all__ = ["balance"]
 
@@ -221,12 +222,8 @@ def _smoothquant(model: JinaBertModel, run: Callable[[JinaBertModel], None]) -> 
         weight, seen = layer.mlp.wo.weight, torch.cat([rows for _, rows in parts])
         top = torch.stack([top for top, _ in parts]).amax(0)
         largest = weight.abs().amax(0).clamp(min=1e-4)
-        ratio = top.clamp(min=1e-4) / largest
         room = (ROOM * largest.quantile(0.99) / largest).clamp(min=1)
-        factors = [
-            torch.minimum((ratio / ratio.median()).pow(strength).clamp(0.1, 10), room)
-            for strength in STRENGTHS
-        ]
+        factors = [torch.minimum(factor, room) for factor in candidates(top, largest, STRENGTHS)]
         best = min(factors, key=lambda factor: _rounding_error(seen / factor, weight * factor))
         layer.mlp.gated_layers.weight[layer.mlp.width :] /= best[:, None]
         layer.mlp.wo.weight *= best

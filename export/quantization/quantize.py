@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from export.graph import EMBEDDINGS
@@ -98,9 +100,11 @@ def quantize(
         if note("int8, rounded to nearest", trial.cosines(judged, plain, exact)):
             return Quantized(encoder, plain, sensitivities(trial, texts, progress), steps)
         progress("observing the inputs of the linear layers")
-        seen = observe(encoder, sample(texts, CALIBRATION_TEXTS, CALIBRATION_TOKENS), work, threads)
-        encoder, seen = _smoothed(encoder, seen)
-        encoder, activations = _rounded(encoder, seen, progress)
+        with _one_thread():
+            seen = observe(encoder, sample(texts, CALIBRATION_TEXTS, CALIBRATION_TOKENS), work, threads)
+            progress("smoothing")
+            encoder, seen = _smoothed(encoder, seen)
+            encoder, activations = _rounded(encoder, seen, progress)
         del seen, trial
         trial = Trial(encoder, work, threads)
         good = note("int8, smoothed and rounded with compensation", trial.cosines(judged, plain, exact))
@@ -137,6 +141,18 @@ def sensitivities(trial: Trial, texts: Texts, progress: Progress) -> dict[str, d
         if count % 10 == 0 or count == len(trial.names):
             progress(f"each linear layer in int8 alone: {count} of {len(trial.names)}")
     return dict(sorted(found.items(), key=lambda entry: (entry[1]["mean"], entry[0])))
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Many small steps of torch: where other work shares the cores, its threads would wait for each other all the time,
+    which took forty times as long; and a second thread gains little."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _applied(forms: dict[str, str], chosen: Sequence[Move]) -> dict[str, str]:

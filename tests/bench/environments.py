@@ -13,7 +13,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-__all__ = ["CACHE", "ENVIRONMENTS", "python_of"]
+__all__ = ["CACHE", "ENVIRONMENTS", "NODE_PACKAGES", "node_modules", "python_of"]
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jinabert-bench"
 
@@ -33,6 +33,41 @@ ENVIRONMENTS = {
         "llama-index-postprocessor-jinaai-rerank==0.6.0",
     ],
 }
+
+
+# What npm installs; onnxruntime-node and onnxruntime-web come with it, and no script of theirs is run.
+NODE_PACKAGES = ("@huggingface/transformers@4.3.2",)
+
+
+def node_modules() -> Path:
+    """Find the folder with packages for Node, and make it where it is missing.
+
+    :return: a folder that holds node_modules.
+    :raises OSError: npm failed.
+    """
+    folder = CACHE / "node"
+    made_of = folder / "made_of.txt"
+    wanted = "\n".join(NODE_PACKAGES)
+    if made_of.exists() and made_of.read_text(encoding="utf-8") == wanted:
+        return folder
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    npm = [
+        "npm",
+        "install",
+        "--prefix",
+        str(folder),
+        "--ignore-scripts",
+        "--no-audit",
+        "--no-fund",
+        *NODE_PACKAGES,
+    ]
+    result = subprocess.run(npm, capture_output=True, text=True, check=False)
+    if result.returncode:
+        last = (result.stderr.strip().splitlines() or ["no message"])[0]
+        raise OSError(f"npm cannot install {', '.join(NODE_PACKAGES)}: {last}")
+    made_of.write_text(wanted, encoding="utf-8")
+    return folder
 
 
 def python_of(environment: str, *, make: bool = True) -> str:

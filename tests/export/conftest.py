@@ -24,6 +24,7 @@ NEED_EXTRA = {
         "forms",
         "graph",
         "hub",
+        "layout",
         "jinabert",
         "models",
         "official",
