@@ -1,5 +1,4 @@
-"""A finished model folder for other programs: the files that sentence-transformers, fastembed, transformers.js and
-optimum look for, beside ours.
+"""A finished model folder for other programs: sentence-transformers, fastembed, transformers.js, optimum.
 
 ``python -m export.layout FOLDER`` adds them; ``python -m export ... --layout sentence-transformers`` does so at the end
 of an export. The folder stays a model folder. onnx/model.onnx is our graph, which takes its weights from

@@ -145,8 +145,11 @@ def sensitivities(trial: Trial, texts: Texts, progress: Progress) -> dict[str, d
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Many small steps of torch: where other work shares the cores, its threads would wait for each other all the time,
-    which took forty times as long; and a second thread gains little."""
+    """Have torch compute with one thread.
+
+    Rounding is many small steps: where other work shares the cores, threads would wait for each other all the time, and
+    where none does, a second one gains little.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
