@@ -46,8 +46,8 @@ from export.vocabulary import Vocabulary, load_vocabulary
 from runtime.manifest import MODEL, SCHEMA_VERSION, VOCABULARY, file_facts
 from runtime.modules import MODULES_DATA, Module, describe, pack
 from runtime.resources import default_threads
+from runtime.tokenization.loading import load_tokenizer
 from runtime.tokenization.tokenizer import Tokenizer
-from runtime.tokenization.wordpiece_added import load_wordpiece
 
 if TYPE_CHECKING:
     from export.declared import Declared
@@ -162,7 +162,7 @@ def _run(
     _check_lower_case(stated, vocabulary, notes)
     stated = dataclasses.replace(stated, notes=tuple(notes))
     (final / VOCABULARY).write_text(vocabulary.lines(), encoding="utf-8", newline="\n")
-    tokenizer = load_wordpiece(str(final / VOCABULARY), vocabulary.describe(), model.config.vocab_size)
+    tokenizer = load_tokenizer(str(final), vocabulary.describe(), model.config.vocab_size)
     progress("comparing the tokenizer with the checkpoint's own")
     ids = verify_tokenizer(stated.backbone, tokenizer, corpus, settings.tokenizer)
     threads = default_threads()

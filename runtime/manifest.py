@@ -16,6 +16,7 @@ import numpy as np
 from . import modules as declared_modules
 from .errors import InputError, ModelError
 from .pooling import MODES
+from .tokenization.loading import KINDS, tokenizer_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,7 +66,8 @@ class Manifest(NamedTuple):
     prompts: Mapping[str, str]  # name -> what is put before a text
     default_prompt_name: str | None  # the prompt of texts that are given none
     similarity: str  # of SIMILARITIES: how vectors are to be compared
-    lower_case: bool
+    tokenizer: Mapping[str, Any]  # its type and what that needs, see tokenization/loading.py
+    lower_case: bool  # by the tokenizer
     precision: str  # "int8" or "fp32"
     scheme: str | None
     max_dense_tokens: int | None  # texts with more tokens run alone; None: the graph has no blocks
@@ -173,7 +175,9 @@ def _checked(path: str, document: object) -> Manifest:  # noqa: C901 - a check f
             digits(f"files[{name!r}].checksum", facts.get("checksum"), 8),
             digits(f"files[{name!r}].sha256", facts.get("sha256"), 64),
         )
-    for name in (MODEL, VOCABULARY):
+    tokenizer = table("tokenizer", document.get("tokenizer"))
+    kind = text("tokenizer.type", tokenizer.get("type"), KINDS)
+    for name in (MODEL, tokenizer_file(kind)):
         if name not in files:
             raise ModelError(f"{path}: files does not list {name}: {EXPORT_AGAIN}")
     text("architecture", document.get("architecture"), ARCHITECTURES)
@@ -214,8 +218,6 @@ def _checked(path: str, document: object) -> Manifest:  # noqa: C901 - a check f
         raise ModelError(
             f"{path}: default_prompt_name is {_shown(default_prompt)}, which prompts lacks: {EXPORT_AGAIN}"
         )
-    tokenizer = table("tokenizer", document.get("tokenizer"))
-    text("tokenizer.type", tokenizer.get("type"), ("wordpiece",))
     scheme, max_dense_tokens = document.get("scheme"), document.get("max_dense_tokens")
     manifest = Manifest(
         name=text("name", document.get("name")),
@@ -235,7 +237,10 @@ def _checked(path: str, document: object) -> Manifest:  # noqa: C901 - a check f
         prompts=prompts,
         default_prompt_name=default_prompt,
         similarity=text("similarity", document.get("similarity"), SIMILARITIES),
-        lower_case=flag("tokenizer.lower_case", tokenizer.get("lower_case")),
+        tokenizer=tokenizer,
+        lower_case=flag(
+            "tokenizer.lower_case", tokenizer.get("lower_case", False if kind == "unigram" else None)
+        ),
         precision=text("precision", document.get("precision"), ("int8", "fp32")),
         scheme=None if scheme is None else text("scheme", scheme, ("per-token", "optimum")),
         max_dense_tokens=None if max_dense_tokens is None else number("max_dense_tokens", max_dense_tokens),

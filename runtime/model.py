@@ -13,10 +13,10 @@ import numpy as np
 from . import batching, modules, pooling
 from .bundled import bundled_model
 from .errors import ModelError
-from .manifest import EXPORT_AGAIN, MANIFEST, VOCABULARY, Manifest, check_files, load_manifest
+from .manifest import Manifest, check_files, load_manifest
 from .resources import default_threads, most_threads
 from .session import Session
-from .tokenization.wordpiece import WordPiece
+from .tokenization.loading import load_tokenizer, tokenizer_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -323,22 +323,12 @@ def load_model(
             else f"{folder}: an embedding model, not a cross-encoder: use Embedder({folder!r}).rerank"
         )
     check_files(folder, manifest, verify)
-    vocabulary = os.path.join(folder, VOCABULARY)
-    description = manifest.document["tokenizer"]
-    tokenizer: Tokenizer
-    if description.get("added_tokens") is None:
-        tokenizer = WordPiece.from_file(vocabulary, lower_case=manifest.lower_case)
-    else:
-        from .tokenization.wordpiece_added import load_wordpiece
-
-        try:
-            tokenizer = load_wordpiece(vocabulary, description, manifest.vocabulary)
-        except ModelError as error:
-            raise ModelError(f"{os.path.join(folder, MANIFEST)}: {error}: {EXPORT_AGAIN}") from None
+    tokenizer = load_tokenizer(folder, manifest.tokenizer, manifest.vocabulary)
     if len(tokenizer) > manifest.vocabulary:
+        file = tokenizer_file(manifest.tokenizer["type"])
         raise ModelError(
-            f"{vocabulary}: {len(tokenizer):,} tokens where the model has {manifest.vocabulary:,}: "
-            "it belongs to another model; put the right vocab.txt there"
+            f"{os.path.join(folder, file)}: {len(tokenizer):,} tokens where the model has {manifest.vocabulary:,}: "
+            f"it belongs to another model; put the right {file} there"
         )
     if threads is None:
         threads = default_threads()

@@ -30,10 +30,18 @@ VOCABULARY = [
 ]
 
 
-def make_model(folder: Path, *, poison: bool = False, external: bool = False, **changes: Any) -> Path:
-    """Write model.onnx, vocab.txt and manifest.json.
+def make_model(
+    folder: Path,
+    *,
+    kind: str = "wordpiece",
+    poison: bool = False,
+    external: bool = False,
+    **changes: Any,
+) -> Path:
+    """Write model.onnx, the tokenizer's file and manifest.json.
 
     :param folder: created.
+    :param kind: of tokenizer: "wordpiece" or one of tests.tokenizer_kinds.TINY.
     :param poison: the graph gives NaN for a text with the token "z".
     :param external: weights in model.onnx.data.
     :param changes: fields of the manifest.
@@ -43,7 +51,13 @@ def make_model(folder: Path, *, poison: bool = False, external: bool = False, **
     from onnx import TensorProto, helper, numpy_helper
 
     folder.mkdir(parents=True)
-    table = np.random.default_rng(7).standard_normal((len(VOCABULARY), DIMENSION)).astype(np.float32)
+    tokens = len(VOCABULARY)
+    if kind != "wordpiece":
+        from tests.tokenizer_kinds import write_model_files
+
+        changes = {**(described := write_model_files(folder, kind)), **changes}
+        tokens = described["vocabulary"]
+    table = np.random.default_rng(7).standard_normal((tokens, DIMENSION)).astype(np.float32)
     if poison:
         table[VOCABULARY.index("z")] = np.nan
     weights = {"table": table, "one": np.float32(1), "far": np.float32(-1e9), "axis": np.array([1], np.int64)}
@@ -79,7 +93,8 @@ def make_model(folder: Path, *, poison: bool = False, external: bool = False, **
         location="model.onnx.data",
         size_threshold=256,
     )
-    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in VOCABULARY), encoding="utf-8")
+    if kind == "wordpiece":
+        (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in VOCABULARY), encoding="utf-8")
     write_manifest(folder, **changes)
     return folder
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import lzma
 import random
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -79,6 +80,20 @@ def write_checkpoint(folder: Path, name: str) -> Path:
                 '{"tokenizer_class": "GPT2Tokenizer"}', encoding="utf-8"
             )
     return folder
+
+
+def write_model_files(folder: Path, name: str) -> dict[str, Any]:
+    """Write the tokenizer of a model folder.
+
+    :param folder: The model folder.
+    :param name: As for `write_checkpoint`.
+    :return: The fields of its manifest that the tokenizer decides.
+    """
+    with tempfile.TemporaryDirectory() as checkpoint:
+        converted = convert_tokenizer(write_checkpoint(Path(checkpoint), name))
+    for file, content in converted.files.items():
+        (folder / file).write_bytes(content)
+    return {"tokenizer": converted.description, "vocabulary": converted.size}
 
 
 def load(folder: Path, name: str) -> Tokenizer:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 KINDS = ("wordpiece", "byte-level-bpe", "character-bpe", "unigram")
 _VOCABULARY = "vocab.txt"
+_EXPORT_AGAIN = "copy or export the model folder again"
 _MOST_IDS = 1 << 22
 
 
@@ -29,26 +30,27 @@ def tokenizer_file(kind: str) -> str:
     return _VOCABULARY if kind == "wordpiece" else "tokenizer.bin"
 
 
-def load_tokenizer(folder: str, description: Mapping[str, Any]) -> Tokenizer:
+def load_tokenizer(folder: str, description: Mapping[str, Any], rows: int = _MOST_IDS) -> Tokenizer:
     """Load the tokenizer of a model folder.
 
     :param folder: Model folder.
     :param description: Field "tokenizer" of its manifest: "type" is one of KINDS, the rest depends on it.
+    :param rows: Of the model's embedding table: ids of a WordPiece's added tokens must be lower.
     :return: The tokenizer.
     :raises ModelError: A field is missing or wrong, or the file is damaged.
     """
     kind = description.get("type")
     if kind == "wordpiece":
-        from .wordpiece import WordPiece
-
-        return WordPiece.from_file(
-            os.path.join(folder, _VOCABULARY), lower_case=bool(description.get("lower_case"))
-        )
+        return _load_wordpiece(folder, description, rows)
     if kind not in KINDS:
         raise ModelError(
             f"tokenizer.type is {kind!r}, not one of {', '.join(KINDS)}: install a newer release"
         )
-    setup = _setup(description)
+    try:
+        setup = _setup(description)
+        lower_case = _flag(description, "lower_case")
+    except ModelError as error:
+        raise ModelError(f"{os.path.join(folder, 'manifest.json')}: {error}: {_EXPORT_AGAIN}") from None
     from .tables import TABLES, read_tables
 
     tables = read_tables(folder)
@@ -59,12 +61,27 @@ def load_tokenizer(folder: str, description: Mapping[str, Any]) -> Tokenizer:
             return make_unigram(setup, tables)
         from .byte_pair import make_byte_pair
 
-        return make_byte_pair(
-            setup, tables, byte_level=kind == "byte-level-bpe", lower_case=_flag(description, "lower_case")
-        )
+        return make_byte_pair(setup, tables, byte_level=kind == "byte-level-bpe", lower_case=lower_case)
     except (KeyError, ValueError, IndexError, TypeError):
         path = os.path.join(folder, TABLES)
-        raise ModelError(f"{path}: not the tables of {kind}: copy or export the model folder again") from None
+        raise ModelError(f"{path}: not the tables of {kind}: {_EXPORT_AGAIN}") from None
+
+
+def _load_wordpiece(folder: str, description: Mapping[str, Any], rows: int) -> Tokenizer:
+    from .wordpiece import WordPiece
+
+    path = os.path.join(folder, _VOCABULARY)
+    plain = WordPiece.from_file(path, lower_case=bool(description.get("lower_case")))
+    entries = description.get("added_tokens")
+    if entries is None:
+        return plain
+    from .added_tokens import read_added_tokens
+    from .wordpiece_added import WordPieceAdded
+
+    try:
+        return WordPieceAdded(plain, read_added_tokens(entries, rows))
+    except ModelError as error:
+        raise ModelError(f"{os.path.join(folder, 'manifest.json')}: {error}: {_EXPORT_AGAIN}") from None
 
 
 def _setup(description: Mapping[str, Any]) -> Setup:

@@ -108,7 +108,9 @@ class Pipeline(Tokenizer):
         return f"{type(self).__name__}({self._size} tokens)"
 
     def special_text(self, number: int) -> str:
-        return next((token.content for token in self._added.tokens if token.id == number and token.special), "")
+        return next(
+            (token.content for token in self._added.tokens if token.id == number and token.special), ""
+        )
 
     def encode(self, text: str) -> list[int]:
         return [*self.prefix, *chain.from_iterable(self._runs(text)), *self.suffix]

@@ -8,32 +8,15 @@ from __future__ import annotations
 
 from itertools import chain
 
-from .added_tokens import read_added_tokens
 from .characters import CharacterTable
 from .pipeline import Pipeline, Setup, Span
 from .wordpiece import WordPiece
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from typing import Any
+    from collections.abc import Iterable, Iterator, Sequence
 
     from .added_tokens import AddedToken
-    from .tokenizer import Tokenizer
-
-
-def load_wordpiece(path: str, description: Mapping[str, Any], size: int) -> Tokenizer:
-    """Read vocab.txt, with the added tokens that a manifest lists.
-
-    :param path: vocab.txt.
-    :param description: field "tokenizer" of the manifest; without "added_tokens" the fast WordPiece serves.
-    :param size: rows of the embedding table: ids must be lower.
-    :return: the tokenizer.
-    :raises ModelError: the file or an entry is broken.
-    """
-    plain = WordPiece.from_file(path, lower_case=bool(description.get("lower_case")))
-    entries = description.get("added_tokens")
-    return plain if entries is None else WordPieceAdded(plain, read_added_tokens(entries, size))
 
 
 class WordPieceAdded(Pipeline):
