@@ -12,7 +12,6 @@ import numpy as np
 
 from runtime.errors import InputError
 from runtime.prompts import document_prompt, skipped_tokens
-from runtime.reranker import TokenScorer, best_first, span_of
 
 from .context import Answer, Computation
 from .errors import ServiceError, dump, invalid
@@ -187,6 +186,8 @@ def rerank(document: object, context: Context) -> Answer:
     count = sum(map(len, tokens.texts)) + query_tokens
 
     def respond(found: NDArray[np.float32]) -> bytes:
+        from runtime.reranker import best_first
+
         scores = _between_0_and_1(found[:, 0], context)
         results: list[RerankResult] = []
         for index in best_first(found[:, 0], values["top_n"]):
@@ -221,6 +222,8 @@ def tei_rerank(document: object, context: Context) -> Answer:
     asked, tokens, _, _ = _asked(values["query"], texts, "texts", context, truncate=bool(values["truncate"]))
 
     def respond(found: NDArray[np.float32]) -> bytes:
+        from runtime.reranker import best_first
+
         raw = bool(values["raw_scores"])
         scores = found[:, 0].tolist() if raw else _between_0_and_1(found[:, 0], context)
         ranks: Ranks = []
@@ -248,6 +251,8 @@ def _asked(
     if context.manifest.task == "rerank":
         tokens = _pairs(query, texts, name, context, truncate=truncate, max_length=max_length)
         return Computation(tokens.texts, False, _unset, request_bytes=tokens.request_bytes), tokens, 0, None
+    from runtime.reranker import TokenScorer, span_of  # not part of a function's cold start
+
     manifest, limits = context.manifest, context.limits
     prompt = document_prompt(manifest)
     try:

@@ -12,10 +12,10 @@ import numpy as np
 from runtime.api import budget, requests
 from runtime.api.context import Computation, Context, Limits, created
 from runtime.api.errors import ServiceError, error_response
+from runtime.api.inputs import MIN_TOKENS
 from runtime.batching import BATCH_TOKENS
 from runtime.bundled import bundled_model
 from runtime.chunking import embed_joined
-from runtime.embedder import MIN_MAX_LENGTH
 from runtime.errors import OutOfMemoryError
 from runtime.manifest import load_manifest
 from runtime.model import load_model
@@ -60,7 +60,7 @@ class Service:
             created(self.model.folder),
         )
         self._loaded = rss_bytes()
-        if self.longest(0) < MIN_MAX_LENGTH:
+        if self.longest(0) < MIN_TOKENS:
             assert settings.memory is not None
             raise OutOfMemoryError(
                 f"{settings.memory >> 20} MB are too little: the model alone takes {self._loaded >> 20} MB"

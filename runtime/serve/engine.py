@@ -13,8 +13,8 @@ from runtime import batching
 from runtime.api import budget
 from runtime.api.context import Context, Limits, created
 from runtime.api.errors import ServiceError
+from runtime.api.inputs import MIN_TOKENS
 from runtime.chunking import embed_joined, joined_length
-from runtime.embedder import MIN_MAX_LENGTH
 from runtime.errors import InputError, OutOfMemoryError
 from runtime.model import Model, load_model
 from runtime.resources import rss_bytes
@@ -54,8 +54,8 @@ class Engine:
         self.tokenizer = model.tokenizer
         self.threads = model.session.threads
         self.max_length = settings.max_length or manifest.max_tokens
-        if self.max_length < MIN_MAX_LENGTH:
-            raise InputError(f"--max-length {self.max_length}: must be at least {MIN_MAX_LENGTH}")
+        if self.max_length < MIN_TOKENS:
+            raise InputError(f"--max-length {self.max_length}: must be at least {MIN_TOKENS}")
         self.short_tokens = min(SHORT_TOKENS, manifest.max_dense_tokens or SHORT_TOKENS)
         self.batch_tokens = batching.PARALLEL_BATCH_TOKENS if self.threads > 1 else batching.BATCH_TOKENS
         self._metrics = metrics
@@ -97,7 +97,7 @@ class Engine:
         free = limit - rss_bytes() - budget.SPARE_BYTES - self.settings.max_queue_tokens * QUEUE_TOKEN_BYTES
         free -= self.threads * budget.run_bytes(self.short_tokens, self.manifest)
         longest = budget.longest_text(free, self.max_length, self.manifest)
-        if longest < MIN_MAX_LENGTH:
+        if longest < MIN_TOKENS:
             raise OutOfMemoryError(
                 f"{limit >> 20} MB of memory are too little: lower --threads ({self.threads}) or "
                 f"--max-queue-tokens ({self.settings.max_queue_tokens:,}), or give more"

@@ -123,7 +123,7 @@ class Queue:
 
     @property
     def alive(self) -> bool:
-        """Whether its threads run and take task."""
+        """Whether its threads run and take tasks."""
         return not self._closing and all(thread.is_alive() for thread in self._threads)
 
     def check_room(self, tokens: int) -> None:
