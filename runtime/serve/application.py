@@ -265,7 +265,7 @@ async def _left_early(request: Request) -> None:
         pass
 
 
-async def _failure(request: Request, failure: ServiceError) -> Response:
+async def _failure(request: Request, failure: Any) -> Response:
     return failed(failure, request.url.path)
 
 
@@ -275,7 +275,7 @@ async def _unforeseen(request: Request, error: Exception) -> Response:
     )  # Starlette raises it again, for middleware.py to report
 
 
-async def _left(_: Request, __: ClientLeftError) -> Callable[..., Awaitable[None]]:
+async def _left(_: Request, __: Any) -> Any:
     async def nothing(*_: Any) -> None:
         """An answer to nobody."""
 

@@ -18,7 +18,7 @@ from runtime.api.errors import ServiceError, error_response
 from .settings import accepts
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, MutableMapping
 
     from .metrics import Metrics
     from .settings import ServerSettings
@@ -60,7 +60,7 @@ class Middleware:
         start = time.perf_counter()
         status = 0  # of the answer; stays 0 when the client left before it
 
-        async def sending(message: dict[str, Any]) -> None:
+        async def sending(message: MutableMapping[str, Any]) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
