@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     Vectors = NDArray[Any]  # [T, d] float32, float16 or int8
 
-# Chosen on held-out passages of the training text: `python -m tests.bench rerank --tune`.
+# Chosen on held-out passages of the training text: `python -m tests.bench rerank --case formula`.
 COSINE_SHARE = 0.5
 WINDOW_TOKENS = 32  # of the part of a document that is shown as its best match
 DTYPES = ("float32", "float16", "int8")

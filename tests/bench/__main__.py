@@ -37,6 +37,7 @@ BENCHMARKS = {
     "passkey": ("passkey", "passkey", "retrieval from long documents: truncated at 512 tokens and whole"),
     "quality": ("quality", "quality", "similarity of sentences and retrieval, next to peers; the targets"),
     "rag": ("rag", "rag", "retrieval end to end: chunks, late chunks and whole documents in a vector store"),
+    "rerank": ("rerank", "rerank", "reranking by token vectors, beside BM25 and hybrid search; its costs"),
     "overhead": ("overhead", "overhead", "encode outside the session, several threads, a large corpus"),
     "bulk": ("bulk", "bulk", "bulk jobs: processes times threads, beside a plain encode"),
     "bulk-scale": ("bulk_scale", "bulk_scale", "bulk jobs: a minute of work, many files, many rows"),
@@ -45,7 +46,7 @@ BENCHMARKS = {
 }
 
 # These judge the bundled model as it is; the others compare exports of one checkpoint, which need not be its own.
-OF_THE_EMBEDDED = {"dimensions", "documents", "quality", "rag", "serve", "bulk", "bulk-scale", "memory"}
+OF_THE_BUNDLED = {"dimensions", "documents", "quality", "rag", "rerank", "serve", "bulk", "bulk-scale", "memory"}
 
 EXAMPLES = """\
 examples:
@@ -86,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
         "--model",
         metavar="DIR",
         type=Path,
-        help="model folder (default: the embedded one where it is judged alone, an export of the checkpoint elsewhere)",
+        help="model folder (default: the bundled one where it is judged alone, an export of the checkpoint elsewhere)",
     )
     options.add_argument(
         "--checkpoint",
@@ -160,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             measure: Callable[[Settings], Result] = getattr(import_module(f"tests.bench.{module}"), function)
             start = time.perf_counter()
             try:
-                own = name in OF_THE_EMBEDDED and not options.shape
+                own = name in OF_THE_BUNDLED and not options.shape
                 model = options.model or (Path(bundled_model()) if own else None)
                 settings = Settings(
                     artifacts=Artifacts(options.checkpoint, model),
