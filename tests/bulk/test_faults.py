@@ -138,7 +138,8 @@ def test_files_that_cannot_be_read_are_told_and_the_others_are_done(
     assert read(tmp_path / "out").num_rows == 80
     assert "b.parquet: " in capsys.readouterr().err
     assert any(
-        "c.parquet: no field 'text' (it has: body)" in told for told in manifest(tmp_path / "out")["totals"]["failed"]
+        "c.parquet: no field 'text' (it has: body)" in told
+        for told in manifest(tmp_path / "out")["totals"]["failed"]
     )
 
 

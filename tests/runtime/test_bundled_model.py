@@ -31,7 +31,8 @@ SENTENCES = [
     "Ein Satz auf Deutsch, mit Umlauten: äöü.",
     "Neural networks map a text to a vector; near vectors mean near texts. " * 4,
     "Whales are mammals, and breathe air. " * 90,  # about 700 tokens
-    "A long report on the harvest of that year follows. " * 180,  # about 2,000 tokens, with blockwise attention
+    "A long report on the harvest of that year follows. "
+    * 180,  # about 2,000 tokens, with blockwise attention
 ]
 
 

@@ -64,7 +64,9 @@ def several(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Embedder:
 TEXTS = [" ".join(["hello"] * (1 + number % 29)) for number in range(200)]  # some above max_dense_tokens
 
 
-def test_vectors_are_bit_identical_to_a_text_alone(several: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vectors_are_bit_identical_to_a_text_alone(
+    several: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = several.model.session.run
     alone: list[bool] = []
 

@@ -42,7 +42,9 @@ def test_passages_from_arguments_a_file_and_a_pipe_give_the_same(
     assert run(capsys, "hello", "--input", str(rows), "--field", "body", *model)[1] == expected
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(file.read_bytes())))
     assert run(capsys, "hello", *model)[1] == expected
-    monkeypatch.setattr("runtime.cli.reading.WINDOW_TEXTS", 1)  # the best of several windows are the best of all
+    monkeypatch.setattr(
+        "runtime.cli.reading.WINDOW_TEXTS", 1
+    )  # the best of several windows are the best of all
     assert run(capsys, "hello", "--input", str(file), *model)[1] == expected
     top = run(capsys, "hello", "--input", str(file), "--top", "2", *model)[1]
     assert top == "".join(expected.splitlines(keepends=True)[:2])
