@@ -33,3 +33,22 @@ def bundled_model(package: str | None = None) -> str:
         f"no bundled model in {places[0]} or {places[1]}: pass model= or --model with a folder made by "
         "`python -m export SOURCE --output DIR`"
     )
+
+
+def model_folder(model: str | bytes | os.PathLike[str] | None) -> str:
+    """Return the path of a model folder as a str.
+
+    :param model: folder; None for the bundled model.
+    :return: its path, which need not exist.
+    :raises TypeError: model is no path.
+    :raises ModelError: model is None, and there is no bundled model.
+    """
+    if model is None:
+        return bundled_model()
+    try:
+        return os.fsdecode(model)
+    except TypeError:
+        raise TypeError(
+            f"model={str(model)[:40]} is {type(model).__name__}: expected the path of a model folder, or None for the "
+            "bundled model"
+        ) from None

@@ -18,6 +18,7 @@ from .errors import InputError, TextTooLongError
 from .manifest import check_dimensions
 from .model import Model, load_model
 from .prompts import NO_PROMPT, Prompt, choose_prompt, document_prompt, query_prompt, skipped_tokens
+from .texts import check_text, iter_items, iterate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -161,7 +162,8 @@ class Embedder:
     ) -> NDArray[np.float32] | tuple[NDArray[np.float32], EncodeStats]:
         """Vectors of texts, pooled and normalised as the model folder says.
 
-        :param texts: a text, or any iterable of texts. An empty text has the vector of [CLS][SEP].
+        :param texts: a text, or any iterable of texts: a list, a generator, a Series of pandas or polars, an array of
+            pyarrow or numpy. An empty text has the vector of [CLS][SEP].
         :param prompt_name: the prompt of the model folder to put before each text; None for its default prompt, if it
             has one.
         :param prompt: the prompt itself instead; "" for none.
@@ -180,7 +182,8 @@ class Embedder:
         :param convert_to_numpy: of sentence-transformers; only True.
         :param show_progress_bar: sentence-transformers' name of `show_progress`; wins when given.
         :return: [D] float32 for a str, else [n, D] in the order given ([0, D] for none); D is dimensions, if given.
-        :raises TypeError: a text is not a str; the message names its index and type.
+        :raises TypeError: texts is no iterable of str: a text is something else, of which the message says the index
+            and the type, or it is a container of something else (a table, a mapping, a set, bytes).
         :raises TextTooLongError: with overflow="error".
         :raises InputError: an argument is out of range.
         :raises OutputError: a vector is not finite.
@@ -272,7 +275,7 @@ class Embedder:
         limit = self._limit(max_length)
         chosen, _ = self._prompt(prompt_name, prompt, limit)
         _check_overflow(overflow)
-        _check_text(text)
+        check_text(text)
         ids, offsets = self._model.tokenizer.encode_with_offsets(chosen.text + text)
         if shift := len(chosen.text):
             offsets = [(max(start - shift, 0), max(end - shift, 0)) for start, end in offsets]
@@ -305,7 +308,7 @@ class Embedder:
         """
         from .chunking import encode_chunks
 
-        _check_text(text)
+        check_text(text)
         limit = self._limit(max_length)
         chosen, skip = self._prompt(prompt_name, prompt, limit)
         return encode_chunks(
@@ -336,12 +339,7 @@ class Embedder:
         """
         if isinstance(texts, str):
             return self._model.tokenizer.count(texts)
-        counts = []
-        for number, text in enumerate(_iterable(texts)):
-            if not isinstance(text, str):
-                raise _not_text(number, text)
-            counts.append(self._model.tokenizer.count(text))
-        return counts
+        return [self._model.tokenizer.count(text) for text in iterate(texts)]
 
     def rerank(
         self,
@@ -421,7 +419,7 @@ class Embedder:
         :raises InputError: vectors of other than D numbers (of other lengths than each other, where the model's can be
             cut).
         """
-        left, right = (self._vectors(side) for side in (a, b))
+        left, right = self._vectors(a, "a"), self._vectors(b, "b")
         if left.shape[-1] != right.shape[-1]:
             raise InputError(
                 f"vectors of {left.shape[-1]} and of {right.shape[-1]} numbers: give both as many (dimensions=)"
@@ -459,9 +457,7 @@ class Embedder:
         flat, lengths = array("i"), []
         truncated = cut = 0
         tokenize = self._model.tokenizer.encode
-        for number, text in enumerate(_iterable(texts)):
-            if not isinstance(text, str):
-                raise _not_text(number, text)
+        for number, text in enumerate(iterate(texts)):
             ids = tokenize(prompt + text if prompt else text)
             if len(ids) > limit:
                 if overflow == "error":
@@ -524,11 +520,12 @@ class Embedder:
             return self.manifest.max_tokens
         return check_int("max_length", max_length, least=MIN_MAX_LENGTH)
 
-    def _vectors(self, side: Any) -> NDArray[np.float64]:
+    def _vectors(self, side: Any, name: str) -> NDArray[np.float64]:
         if isinstance(side, str):
             return self.encode(side, normalize=True).astype(np.float64)
-        if not isinstance(side, np.ndarray):
-            side = list(side)
+        if not isinstance(side, np.ndarray) or side.dtype.kind not in "fiu":
+            side = list(iter_items(side, name))
+            side = [item.as_py() if hasattr(item, "as_py") else item for item in side]
             if not side or isinstance(side[0], str):
                 return self.encode(side, normalize=True).astype(np.float64)
         vectors = np.asarray(side, np.float64)
@@ -551,31 +548,15 @@ def load_ranker(
     :return: an Embedder, or a Reranker for a folder with the task "rerank".
     :raises ModelError: the folder or a file in it is missing, damaged or of another kind.
     """
-    from .bundled import bundled_model
+    from .bundled import model_folder
     from .manifest import load_manifest
 
-    folder = bundled_model() if model is None else os.fspath(model)
+    folder = model_folder(model)
     if load_manifest(folder).task == "rerank":
         from .reranker import Reranker
 
         return Reranker(folder, threads=threads, verify=verify)
     return Embedder(folder, threads=threads, verify=verify)
-
-
-def _iterable(texts: object) -> Iterable[Any]:
-    # bytes and dict can be iterated, but into numbers and keys that nobody meant.
-    if isinstance(texts, (bytes, bytearray, memoryview, dict)) or not hasattr(texts, "__iter__"):
-        raise TypeError(f"texts is {type(texts).__name__}, not a str or an iterable of str")
-    return texts
-
-
-def _not_text(number: int, text: object) -> TypeError:
-    return TypeError(f"texts[{number}] is {type(text).__name__}, not str: convert or drop it")
-
-
-def _check_text(text: object) -> None:
-    if not isinstance(text, str):
-        raise TypeError(f"text is {type(text).__name__}, not str")
 
 
 def _check_overflow(overflow: object) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import batching, modules, pooling
-from .bundled import bundled_model
+from .bundled import model_folder
 from .errors import ModelError
 from .manifest import Manifest, check_files, load_manifest
 from .resources import default_threads, most_threads
@@ -313,8 +313,9 @@ def load_model(
     :param task: of manifest.TASKS: what the model is wanted for; None for any.
     :raises ModelError: the folder or a file in it is missing, damaged or of another kind, or is for another task.
     :raises OutOfMemoryError: onnxruntime could not allocate.
+    :raises TypeError: folder is no path.
     """
-    folder = bundled_model() if folder is None else os.fspath(folder)
+    folder = model_folder(folder)
     manifest = load_manifest(folder)
     if task is not None and manifest.task != task:
         raise ModelError(

@@ -18,6 +18,7 @@ from .errors import InputError, ModelError, TextTooLongError
 from .model import Model, load_model
 from .multivector import TOKEN_ROTATION, TOKEN_WEIGHTS, Multivector, stored
 from .prompts import document_prompt, query_prompt, skipped_tokens
+from .texts import check_text, iter_items, iterate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -202,7 +203,7 @@ def encode_multivector(
     :raises InputError: dimensions or dtype is none of those that there are.
     :raises OutputError: a vector is not finite.
     """
-    several = _check_texts(texts, "texts")
+    several = list(iterate(texts))
     if dtype not in multivector.DTYPES:
         raise InputError(f"dtype={dtype!r}: must be one of {', '.join(multivector.DTYPES)}")
     weights = _token_weights(model, token_weights)
@@ -264,7 +265,7 @@ class Reranker:
         :raises InputError: a query alone leaves no room for a document.
         :raises OutputError: a score is not finite.
         """
-        scores, _ = self._score(list(pairs), max_length)
+        scores, _ = self._score(list(iter_items(pairs, "pairs", 2)), max_length)
         return scores
 
     def rerank(
@@ -350,30 +351,19 @@ class Reranker:
         return f"Reranker({self._model.folder!r}: {self._model.manifest.name})"
 
 
-def check_request(query: object, documents: Iterable[object], top_n: object) -> tuple[list[str], int | None]:
+def check_request(query: Any, documents: Iterable[object], top_n: object) -> tuple[list[str], int | None]:
     """Check what every rerank takes.
 
     :return: the documents and top_n.
     :raises TypeError: the query or a document is not a str.
     :raises InputError: the query is empty, or top_n is not a positive integer.
     """
-    if not isinstance(query, str):
-        raise TypeError(f"query is {type(query).__name__}, not str")
+    check_text(query, "query")
     if not query.strip():
         raise InputError("the query is empty: expected a text")
     if top_n is not None and (isinstance(top_n, bool) or not isinstance(top_n, int) or top_n < 1):
         raise InputError(f"top_n={top_n!r}: must be an integer of at least 1, or None for all documents")
-    return _check_texts(documents, "documents"), top_n
-
-
-def _check_texts(texts: Iterable[object], name: str) -> list[str]:
-    if isinstance(texts, (str, bytes, bytearray, dict, set, frozenset)) or not hasattr(texts, "__iter__"):
-        raise TypeError(f"{name} is {type(texts).__name__}: expected a list of str")
-    several = list(texts)
-    for number, text in enumerate(several):
-        if not isinstance(text, str):
-            raise TypeError(f"{name}[{number}] is {type(text).__name__}, not str: convert or drop it")
-    return several  # type: ignore[return-value]
+    return list(iterate(documents, "documents")), top_n
 
 
 def best_first(scores: NDArray[np.float32], top_n: int | None) -> list[int]:

@@ -42,7 +42,7 @@ PUBLIC = [
 # runtime/ from the ground up: a file or folder may import what is in a line above its own, and its own folder.
 LAYERS = [
     "errors",
-    "files pooling prompts resources tokenization",
+    "files pooling prompts resources texts tokenization",
     "modules multivector",
     "manifest",
     "batching bundled session",

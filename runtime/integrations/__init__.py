@@ -11,6 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
+from runtime.bundled import model_folder
 from runtime.chunking import find_spans
 from runtime.embedder import Embedder, load_ranker
 from runtime.prompts import document_prompt
@@ -58,7 +59,7 @@ def shared_ranker(model: str | os.PathLike[str] | None, threads: int | None) -> 
 def _shared(
     model: str | os.PathLike[str] | None, threads: int | None, load: Callable[..., Embedder | Reranker]
 ) -> Embedder | Reranker:
-    key = (None if model is None else os.path.realpath(model), threads)
+    key = (None if model is None else os.path.realpath(model_folder(model)), threads)
     found = _loaded.get(key)
     if found is None or (load is Embedder and not isinstance(found, Embedder)):
         # No lock: a fork could inherit it, and two threads at once only load it twice.

@@ -16,6 +16,7 @@ import numpy as np
 from runtime.errors import InputError
 from runtime.integrations import shared_ranker
 from runtime.reranker import Reranker
+from runtime.texts import iter_items, iterate
 
 if TYPE_CHECKING:
     import os
@@ -74,8 +75,13 @@ class CrossEncoder:
         """
         if not convert_to_numpy:
             raise InputError("convert_to_numpy=False: only numpy arrays are returned; convert them yourself")
-        single = len(sentences) == 2 and isinstance(sentences[0], str)
-        pairs: list[Any] = [tuple(sentences)] if single else [tuple(pair) for pair in sentences]
+        given: list[Any] = list(iter_items(sentences, "sentences", getattr(sentences, "ndim", 2)))
+        single = len(given) == 2 and isinstance(given[0], str)
+        pairs = (
+            [tuple(given)]
+            if single
+            else [tuple(iter_items(pair, f"sentences[{n}]")) for n, pair in enumerate(given)]
+        )
         if isinstance(self.ranker, Reranker):
             logits = self.ranker.score(pairs, max_length=self.max_length)
             scores = np.asarray(
@@ -102,6 +108,7 @@ class CrossEncoder:
         :param options: of predict.
         :return: {"corpus_id", "score"} and perhaps "text" for each, the best first.
         """
+        documents = list(iterate(documents, "documents"))
         scores = np.asarray(self.predict([(query, text) for text in documents], **options), np.float32)
         ranked = []
         for index in np.argsort(-scores, kind="stable")[:top_k].tolist():

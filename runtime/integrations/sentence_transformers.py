@@ -20,6 +20,7 @@ from runtime.integrations import shared_embedder
 from runtime.manifest import SIMILARITIES, check_dimensions
 from runtime.pooling import norms
 from runtime.prompts import DOCUMENT_NAMES
+from runtime.texts import iterate
 
 if TYPE_CHECKING:
     import os
@@ -146,7 +147,8 @@ class SentenceTransformer:
             if precision != "float32":
                 raise InputError(f"precision={precision!r}: only sentence embeddings are quantised")
             found = [
-                self._tokens(text, before, output_value, normalize_embeddings, dimensions) for text in texts
+                self._tokens(text, before, output_value, normalize_embeddings, dimensions)
+                for text in iterate(texts)
             ]
             return found[0] if single else found
 
@@ -242,11 +244,10 @@ class SentenceTransformer:
         :param texts: any number of texts.
         :return: "input_ids" and "attention_mask", [n, T] int64, padded to the longest text.
         """
-        rows = []
-        for number, text in enumerate([texts] if isinstance(texts, str) else texts):
-            rows.append(
-                self.tokenizer.truncate(self.tokenizer.encode(_text(number, text)), self.max_seq_length)
-            )
+        rows = [
+            self.tokenizer.truncate(self.tokenizer.encode(text), self.max_seq_length)
+            for text in iterate([texts] if isinstance(texts, str) else texts)
+        ]
         ids, mask = pad(rows, self.tokenizer.pad_id)
         return {"input_ids": ids, "attention_mask": mask}
 
@@ -342,12 +343,6 @@ def _ranges(sample: NDArray[Any], precision: str) -> NDArray[Any]:
             stacklevel=3,
         )
     return np.stack([sample.min(axis=0), sample.max(axis=0)])
-
-
-def _text(number: int, text: object) -> str:
-    if not isinstance(text, str):
-        raise TypeError(f"sentences[{number}] is {type(text).__name__}, not str: convert or drop it")
-    return text
 
 
 def _check_device(device: str | None) -> None:
