@@ -67,6 +67,11 @@ def write_layout(folder: Path, *, force: bool = False) -> list[str]:
             f"{folder} is a cross-encoder, whose head is outside the graph: other programs would not find it; use "
             "runtime.Reranker"
         )
+    if (kind := manifest.document["tokenizer"]["type"]) != "wordpiece":
+        raise ExportError(
+            f"{folder} has a tokenizer of type {kind}, and the layout of other programs is written for "
+            "WordPiece alone: give those programs the checkpoint itself"
+        )
     modules = load_arrays(os.fspath(folder), manifest.modules)
     documents: dict[str, Any] = {**_settings(manifest), **_modules(folder, manifest, modules)}
     names = [TOKENIZER, *documents, GRAPH]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from export.config import read_json
 from export.errors import ExportError
+from export.tokenization import reference_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -46,6 +47,8 @@ def own_tokenizer(folder: Path, choice: str | None = None) -> Tokenizer:
             if choice is None:
                 _put_over(document, folder / "tokenizer_config.json")
             made = tokenizers.Tokenizer.from_str(json.dumps(document))
+        elif not (folder / SLOW).is_file():
+            made = reference_tokenizer(folder)
         else:
             made = _from_slow(folder)
     except (ExportError, OSError):

@@ -42,8 +42,8 @@ from export.token_vectors import write_token_arrays
 from export.verify import Figures, Progress
 from export.verify_tokenizer import verify_tokenizer
 from export.verify_vectors import verify_vectors
-from export.vocabulary import Vocabulary, load_vocabulary
-from runtime.manifest import MODEL, SCHEMA_VERSION, VOCABULARY, file_facts
+from export.vocabulary import LearnedTokenizer, Vocabulary, load_tokenizer_files
+from runtime.manifest import MODEL, SCHEMA_VERSION, file_facts
 from runtime.modules import MODULES_DATA, Module, describe, pack
 from runtime.resources import default_threads
 from runtime.tokenization.loading import load_tokenizer
@@ -131,7 +131,7 @@ class _Job:
     checkpoint_folder: Path
     stated: Declared
     model: EncoderModel
-    vocabulary: Vocabulary
+    vocabulary: Vocabulary | LearnedTokenizer
     tokenizer: Tokenizer
     corpus: Sequence[str]
     work: Path  # for what is not kept
@@ -158,10 +158,11 @@ def _run(
     final = work / "final"
     final.mkdir()
     notes = list(stated.notes)
-    vocabulary = load_vocabulary(stated.backbone, model.config, choice=settings.tokenizer, notes=notes)
+    vocabulary = load_tokenizer_files(stated.backbone, model.config, choice=settings.tokenizer, notes=notes)
     _check_lower_case(stated, vocabulary, notes)
     stated = dataclasses.replace(stated, notes=tuple(notes))
-    (final / VOCABULARY).write_text(vocabulary.lines(), encoding="utf-8", newline="\n")
+    for name, content in vocabulary.files().items():
+        (final / name).write_bytes(content)
     tokenizer = load_tokenizer(str(final), vocabulary.describe(), model.config.vocab_size)
     progress("comparing the tokenizer with the checkpoint's own")
     ids = verify_tokenizer(stated.backbone, tokenizer, corpus, settings.tokenizer)
@@ -345,7 +346,7 @@ def _least_cosine(settings: Settings) -> float | None:
     return -1.0 if settings.scheme == "optimum" else settings.min_cosine
 
 
-def _check_lower_case(stated: Declared, vocabulary: Vocabulary, notes: list[str]) -> None:
+def _check_lower_case(stated: Declared, vocabulary: Vocabulary | LearnedTokenizer, notes: list[str]) -> None:
     """Lower-casing before the tokenizer changes nothing where the tokenizer does it itself."""
     if not stated.lower_case:
         return
@@ -361,7 +362,10 @@ def _check_lower_case(stated: Declared, vocabulary: Vocabulary, notes: list[str]
 
 
 def shape(
-    model: EncoderModel, vocabulary: Vocabulary, stated: Declared, max_tokens: int | None = None
+    model: EncoderModel,
+    vocabulary: Vocabulary | LearnedTokenizer,
+    stated: Declared,
+    max_tokens: int | None = None,
 ) -> dict[str, object]:
     """Say what kind of model it is.
 

@@ -1,4 +1,4 @@
-"""Reads the vocabulary of a checkpoint, and refuses tokenizers other than BERT's WordPiece by name."""
+"""Reads the tokenizer of a checkpoint: BERT's WordPiece here, BPE and Unigram by ``export.tokenization``."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from export.config import DEFAULT_MAX_TOKENS, check_file, read_json
 from export.errors import ExportError, listing
 from export.models import EncoderConfig, load_config
 from export.own_tokenizer import FAST, SLOW, config_counts, own_tokenizer
+from export.tokenization import convert_tokenizer, model_kind
+from runtime.manifest import VOCABULARY
 
-__all__ = ["CHOICES", "SPECIAL_TOKENS", "Vocabulary", "load_vocabulary"]
+__all__ = ["CHOICES", "SPECIAL_TOKENS", "LearnedTokenizer", "Vocabulary", "load_tokenizer_files", "load_vocabulary"]
 
 
 # Field of tokenizer_config.json -> the token that the runtime's tokenizer knows by name.
@@ -27,8 +29,6 @@ SPECIAL_TOKENS = {
 }
 # One published tokenizer_config.json carries 2147483648, and transformers writes 1e30 for "unknown".
 _UNSET_ABOVE = 1_000_000
-# Where a byte-level BPE tokenizer keeps its parts.
-_BPE_FILES = ("vocab.json", "merges.txt")
 
 
 # Those of SPECIAL_TOKENS as `tokenizers` adds them, and as the runtime knows them without being told.
@@ -53,6 +53,10 @@ class Vocabulary:
         """The content of a model folder's vocab.txt: tokens that are only added stand in the manifest alone."""
         return "".join(f"{token}\n" for token in self.tokens[: self.pieces or None])
 
+    def files(self) -> dict[str, bytes]:
+        """What a model folder holds of it: name -> content."""
+        return {VOCABULARY: self.lines().encode()}
+
     def describe(self) -> dict[str, Any]:
         """The field "tokenizer" of manifest.json."""
         described = {"type": "wordpiece", "lower_case": self.lower_case}
@@ -66,6 +70,59 @@ class Vocabulary:
                 {name: value for name, value in token.items() if value is not False} for token in self.added
             ]
         return described
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnedTokenizer:
+    """A BPE or Unigram tokenizer."""
+
+    description: dict[str, Any]
+    contents: dict[str, bytes]
+    max_tokens: int  # the longest text, special tokens included
+    lower_case: bool
+
+    def files(self) -> dict[str, bytes]:
+        """What a model folder holds of it: name -> content."""
+        return self.contents
+
+    def describe(self) -> dict[str, Any]:
+        """The field "tokenizer" of manifest.json."""
+        return self.description
+
+
+def load_tokenizer_files(
+    folder: Path, config: EncoderConfig, *, choice: str | None = None, notes: list[str] | None = None
+) -> Vocabulary | LearnedTokenizer:
+    """Read the tokenizer of a checkpoint, whatever its kind.
+
+    :param folder: the checkpoint folder.
+    :param config: its configuration.
+    :param choice: as in :func:`load_vocabulary`.
+    :param notes: as in :func:`load_vocabulary`.
+    :return: the tokenizer as a model folder stores it.
+    :raises ExportError: as :func:`load_vocabulary`, or a step of its pipeline is not implemented, or it has more tokens
+        than the embedding table has rows.
+    """
+    for path in (folder / FAST, folder / SLOW):
+        check_file(path)
+    if choice == SLOW or model_kind(folder) == "WordPiece":
+        return load_vocabulary(folder, config, choice=choice, notes=notes)
+    converted = convert_tokenizer(folder)
+    if converted.size > config.vocab_size:
+        raise ExportError(
+            f"{folder}: its tokenizer has {converted.size:,} tokens and its config.json a vocab_size of "
+            f"{config.vocab_size:,}: fetch the checkpoint again"
+        )
+    path = folder / "tokenizer_config.json"
+    settings = read_json(path) if path.is_file() else {}
+    if settings.get("truncation_side", "right") != "right":
+        raise ExportError(f"{path}: truncation_side is {settings['truncation_side']!r}; only 'right' is implemented")
+    return LearnedTokenizer(
+        converted.description,
+        converted.files,
+        _max_tokens(folder, settings, config),
+        converted.description.get("lower_case") is True,
+    )
 
 
 def load_vocabulary(
@@ -102,10 +159,6 @@ def load_vocabulary(
         file = fast
     elif slow.is_file():
         read, file = _read_slow(folder, slow), slow
-    elif any((folder / name).is_file() for name in _BPE_FILES):
-        raise ExportError(
-            f"{folder} has a BPE tokenizer ({' and '.join(_BPE_FILES)}); only WordPiece is implemented"
-        )
     else:
         raise ExportError(f"{folder} has neither vocab.txt nor tokenizer.json: fetch the checkpoint again")
     if choice is not None:

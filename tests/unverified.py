@@ -17,20 +17,23 @@ def make_folder(checkpoint: Path, output: Path, precision: str) -> Path:
     import tempfile
 
     from export import folder, graph, pipeline
-    from export.checkpoint import load_model, load_vocabulary, weight_files
+    from export.checkpoint import load_model, weight_files
     from export.declared import read_declared
-    from runtime.manifest import SCHEMA_VERSION, VOCABULARY, file_facts
+    from export.vocabulary import load_tokenizer_files
+    from runtime.manifest import SCHEMA_VERSION, file_facts
     from runtime.modules import MODULES_DATA, pack
 
     stated = read_declared(checkpoint)
     model = load_model(stated.backbone)
-    vocabulary = load_vocabulary(stated.backbone, model.config)
+    vocabulary = load_tokenizer_files(stated.backbone, model.config)
     output.parent.mkdir(parents=True, exist_ok=True)
     weights = [*weight_files(stated.backbone), stated.backbone / "config.json"]
     with tempfile.TemporaryDirectory() as staging:
         work = Path(staging)
         files = folder.save_model(graph.build(model.export_weights(), precision=precision), work)
-        (work / VOCABULARY).write_text(vocabulary.lines(), encoding="utf-8")
+        for name, content in vocabulary.files().items():
+            (work / name).write_bytes(content)
+            files.append(work / name)
         if packed := pack(stated.modules):
             (work / MODULES_DATA).write_bytes(packed)
             files = [*files, work / MODULES_DATA]
@@ -45,5 +48,5 @@ def make_folder(checkpoint: Path, output: Path, precision: str) -> Path:
             "made_with": {},
             "verification": {},
         }
-        folder.write(output, [*files, work / VOCABULARY], manifest)
+        folder.write(output, files, manifest)
     return output

@@ -11,6 +11,10 @@ import pytest
 
 from export.checkpoint import load_vocabulary
 from export.errors import ExportError
+from export.models import EncoderConfig
+from export.tokenization import convert_tokenizer
+from export.vocabulary import load_tokenizer_files
+from tests import tokenizer_kinds
 from tests.export.conftest import tiny_tokens
 
 SIZE = 64
@@ -159,10 +163,16 @@ def test_bpe_beside_a_vocab_txt_is_refused(folder: Path) -> None:
     assert "'BPE'" in refusal(folder)
 
 
-def test_bpe_files_are_refused_by_name(folder: Path) -> None:
+def test_a_tokenizer_of_another_kind(folder: Path) -> None:
     (folder / "vocab.txt").unlink()
-    (folder / "merges.txt").touch()
-    assert "BPE" in refusal(folder)
+    tokenizer_kinds.write_checkpoint(folder, "byte-level-bpe")
+    size = convert_tokenizer(folder).size
+    tokenizer = load_tokenizer_files(folder, EncoderConfig(vocab_size=size + 2))
+    assert tokenizer.describe()["type"] == "byte-level-bpe"
+    assert set(tokenizer.files()) == {"tokenizer.bin"}
+    assert (tokenizer.lower_case, tokenizer.max_tokens) == (False, 8192)
+    with pytest.raises(ExportError, match=f"has {size} tokens"):
+        load_tokenizer_files(folder, EncoderConfig(vocab_size=size - 1))
 
 
 def test_nothing_there(folder: Path) -> None:
