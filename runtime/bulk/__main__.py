@@ -140,7 +140,7 @@ def parser() -> command.Parser:
         metavar="N",
         help="workers with a model each (default: as many as CPU cores / threads and memory allow)",
     )
-    command.add_threads(group, "of each worker (default: 1, or CPU cores / processes)")
+    command.add_threads(group, "of each worker (default: 2, or CPU cores / processes)")
     command.add_progress(group)
     group.add_argument("--quiet", action="store_true", help="no progress, and nothing told but errors")
     return options

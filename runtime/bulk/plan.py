@@ -49,6 +49,8 @@ def plan(files: Files, options: ReadOptions, given: dict[str, Any], say: Callabl
     if not parquet and (given["filter"] or given["row_groups"] is not None):
         raise InputError(f"--filter and --row-groups are for Parquet, the input is {about}")
     unit = (unit or ("line" if files.one else "file")) if text else None
+    if text:  # so are the other files then, whatever one of them begins with
+        options.format = "text"
     say(f"{inputs.describe(files)}: {about}{UNITS[unit].format(options.key)}")
     if files.passed_over:
         others = ", ".join(files.passed_over[:3]) + (", ..." if len(files.passed_over) > 3 else "")

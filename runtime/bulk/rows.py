@@ -1,9 +1,9 @@
 """Rows of the input, read once and in order, cut into units of work.
 
-A unit is what a worker embeds at a time: some hundred rows, of one file or of several small ones. Units make parts, the
-files of the output. Where they begin and end follows from the input and --shard-rows alone, so that a resumed job makes
-the same files, and each unit knows the place where the next one begins, so that nothing before it is read again (a
-compressed file, and one that is not UTF-8, is unpacked from its beginning).
+A unit is some thousand rows, of one file or of several small ones, which go to the workers and come back together.
+Units make parts, the files of the output. Where they begin and end follows from the input and --shard-rows alone, so
+that a resumed job makes the same files, and each unit knows the place where the next one begins, so that nothing before
+it is read again (a compressed file, and one that is not UTF-8, is unpacked from its beginning).
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from .columns import Column
     from .inputs import Files
 
-UNIT_ROWS = 1024
-UNIT_CHARACTERS = 128 << 10
+UNIT_ROWS = 8192
+UNIT_CHARACTERS = 1 << 20
 SHARD_ROWS = 8192
 SHARD_CHARACTERS = 4 << 20  # minutes of work for a CPU core
 FIRST_ROWS, FIRST_CHARACTERS = 512, 32 << 10  # of the first part, and twice as many of each after it

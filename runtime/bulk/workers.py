@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
     from .rows import Unit
 
-LOOKAHEAD_UNITS = 3  # for each worker, so that none waits for the reader or for a slow neighbour
+TASK_ROWS, TASK_CHARACTERS = 1024, 128 << 10  # a second or two of work for a CPU core
+LOOKAHEAD_TASKS = 3  # for each worker, so that none waits for the reader or for a slow neighbour
 REMEMBERED_BYTES = 128 << 20  # of vectors, for --dedupe
 START = "from runtime.bulk.workers import serve; serve()"
 
@@ -59,7 +60,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
-            start_new_session=True,  # Ctrl-C is for the parent
+            process_group=0 if os.name == "posix" else None,  # Ctrl-C is for the parent
         )
         with contextlib.suppress(OSError):
             self._send(heart)
@@ -108,11 +109,11 @@ def embed_units(
 ) -> Generator[tuple[Unit, Embedded]]:
     """Embed units on worker processes, and give them back in their order.
 
-    :param units: read as they are needed, LOOKAHEAD_UNITS for each worker.
+    :param units: read as they are needed, LOOKAHEAD_TASKS for each worker.
     :param dedupe: embed a text once as long as its vector is remembered.
     :raises JobError: a worker failed or died.
     """
-    pending: deque[tuple[Unit, list[str], Future[Embedded] | None]] = deque()
+    pending: deque[tuple[Unit, list[str], list[tuple[list[int], Future[Embedded]]]]] = deque()
     idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
     workers: list[Worker] = []
     seen = Seen(heart.dimension) if dedupe else None
@@ -126,31 +127,59 @@ def embed_units(
 
     pool = ThreadPoolExecutor(processes)
     try:
-        more = True
+        more, waiting = True, 0
         while more or pending:
-            while more and len(pending) < LOOKAHEAD_UNITS * processes:
+            while more and waiting - (len(pending[0][2]) if pending else 0) < LOOKAHEAD_TASKS * processes:
                 unit = next(units, None)
-                more = unit is not None
                 if unit is None:
-                    continue
+                    more = False
+                    break
                 texts = seen.new(unit.texts) if seen is not None else unit.texts
-                if texts and len(workers) < min(processes, len(pending) + 1):
-                    workers.append(Worker(heart))
-                    idle.put(workers[-1])
-                rows = f"rows {unit.end.row - unit.rows:,} to {unit.end.row - 1:,} of the input"
-                pending.append((unit, texts, pool.submit(run, texts, rows) if texts else None))
+                title = f"rows {unit.end.row - unit.rows:,} to {unit.end.row - 1:,} of the input"
+                tasks = []
+                for rows in tasks_of(texts, heart.threads or 1):
+                    if len(workers) < processes:
+                        workers.append(Worker(heart))
+                        idle.put(workers[-1])
+                    tasks.append((rows, pool.submit(run, [texts[row] for row in rows], title)))
+                waiting += len(tasks)
+                pending.append((unit, texts, tasks))
             if pending:
-                unit, texts, future = pending.popleft()
-                found = (
-                    future.result()
-                    if future
-                    else Embedded(np.empty((0, heart.dimension), heart.dtype), [], 0, 0, 0)
-                )
+                unit, texts, tasks = pending[0]
+                found = _together(heart, len(texts), [(rows, future.result()) for rows, future in tasks])
+                pending.popleft()
+                waiting -= len(tasks)
                 yield unit, seen.all(unit.texts, texts, found) if seen is not None else found
     finally:
         for worker in workers:
             worker.close()
         pool.shutdown(cancel_futures=True)
+
+
+def tasks_of(texts: list[str], threads: int) -> list[list[int]]:
+    """Which texts go to a worker together: of about one length, for batches with little padding; longest first."""
+    times = 1 if threads == 1 else 4 * threads  # threads wait for each other at the end of a task
+    tasks: list[list[int]] = []
+    characters = 0
+    for row in sorted(range(len(texts)), key=lambda row: -len(texts[row])):
+        if not tasks or len(tasks[-1]) >= TASK_ROWS * times or characters >= TASK_CHARACTERS * times:
+            tasks.append([])
+            characters = 0
+        tasks[-1].append(row)
+        characters += len(texts[row])
+    return tasks
+
+
+def _together(heart: ArrowEmbedder, count: int, parts: list[tuple[list[int], Embedded]]) -> Embedded:
+    """What was made of tasks, in the order of the texts."""
+    vectors = np.empty((count, heart.dimension), heart.dtype)
+    errors: list[str | None] = [None] * count
+    for rows, found in parts:
+        vectors[rows] = found.vectors
+        for row, error in zip(rows, found.errors, strict=True):
+            errors[row] = error
+    sums = (sum(getattr(found, name) for _, found in parts) for name in Embedded._fields[2:])
+    return Embedded(vectors, errors, *sums)
 
 
 class Seen:

@@ -161,6 +161,9 @@ def test_a_text_is_a_line_of_a_file_and_a_file_of_a_folder(
         assert bulk(*arguments, "--output", tmp_path / name) == 0
         assert np.array_equal(vectors(read(tmp_path / name)), tiny.encode(expected))
         assert told in capsys.readouterr().err.splitlines()[0]
+    (tmp_path / "in" / "b.txt").write_text('{"a": "document that looks like JSON"}')
+    assert bulk(tmp_path / "in", "--output", tmp_path / "two") == 0
+    assert read(tmp_path / "two")["file"].to_pylist() == ["a.txt", "b.txt"]
 
 
 def test_equal_texts_are_embedded_once_and_the_files_are_the_same(

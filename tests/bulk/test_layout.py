@@ -31,8 +31,11 @@ def choose(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[
 
 
 def test_processes_and_threads(choose) -> None:  # type: ignore[no-untyped-def]
-    assert choose(2, 100_000) == (2, 1)
-    assert choose(64, 100_000) == (64, 1)
+    assert choose(1, 100_000) == (1, 1)
+    assert choose(2, 100_000) == (1, 2)
+    assert choose(3, 100_000) == (1, 3)
+    assert choose(64, 100_000) == (32, 2)
+    assert choose(64, 100_000, threads=1) == (64, 1)
     assert choose(64, 100_000, threads=4) == (16, 4)
     assert choose(64, 100_000, processes=8) == (8, 8)
     assert choose(64, 100_000, processes=2) == (2, 16)  # more threads help no model of this size
