@@ -159,7 +159,7 @@ def _export(arguments: argparse.Namespace) -> int:
     progress("importing torch and optimum")
     from export import pipeline, report
 
-    settings = pipeline.Settings(
+    settings = pipeline.ExportSettings(
         source=arguments.source,
         output=arguments.output,
         precision=arguments.precision,
@@ -173,10 +173,10 @@ def _export(arguments: argparse.Namespace) -> int:
         without_head=arguments.without_head,
         rotate=arguments.rotate,
         task=arguments.task,
-        min_cosine=arguments.min_cosine or pipeline.Settings.min_cosine,
+        min_cosine=arguments.min_cosine or pipeline.ExportSettings.min_cosine,
         compare=arguments.compare,
     )
-    manifest = pipeline.run(settings, progress)
+    manifest = pipeline.export_checkpoint(settings, progress)
     if arguments.layout:
         from export.layout import write_layout
 

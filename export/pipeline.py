@@ -58,7 +58,7 @@ BLOCKWISE_TOKENS = 2048  # a length that runs blockwise whatever the number of h
 
 
 @dataclass(frozen=True)
-class Settings:
+class ExportSettings:
     """What to export, and where to."""
 
     source: str  # folder in Hugging Face layout, or hub name
@@ -80,7 +80,7 @@ class Settings:
     task: str | None = None  # "embed" or "rerank"; None: what the checkpoint has a head for
 
 
-def run(settings: Settings, progress: Progress) -> dict[str, object]:
+def export_checkpoint(settings: ExportSettings, progress: Progress) -> dict[str, object]:
     """Export a checkpoint.
 
     :param settings: see there.
@@ -102,7 +102,7 @@ def run(settings: Settings, progress: Progress) -> dict[str, object]:
     if settings.rotate:
         with tempfile.TemporaryDirectory(prefix="jinabert-export-") as work:
             straight = Path(work) / "model"
-            run(dataclasses.replace(settings, output=straight, rotate=False), progress)
+            export_checkpoint(dataclasses.replace(settings, output=straight, rotate=False), progress)
             return rotate.rotate(straight, settings.output, corpus, force=settings.force, progress=progress)
     checkpoint_folder = source.resolve(settings.source, settings.revision, progress)
     progress(f"loading {settings.source}")
@@ -120,14 +120,14 @@ def run(settings: Settings, progress: Progress) -> dict[str, object]:
     for note in notes:
         progress(note)
     with tempfile.TemporaryDirectory(prefix="jinabert-export-") as work:
-        return _run(settings, checkpoint_folder, stated, model, corpus, Path(work), progress)
+        return _export(settings, checkpoint_folder, stated, model, corpus, Path(work), progress)
 
 
 @dataclass(frozen=True)
 class _Job:
     """A checkpoint that was read, and where its export is made."""
 
-    settings: Settings
+    settings: ExportSettings
     checkpoint_folder: Path
     stated: Declared
     model: EncoderModel
@@ -146,8 +146,8 @@ class _Job:
         return [tokenizer.truncate(tokenizer.encode(text), longest) for text in self.corpus]
 
 
-def _run(
-    settings: Settings,
+def _export(
+    settings: ExportSettings,
     checkpoint_folder: Path,
     stated: Declared,
     model: EncoderModel,
@@ -339,7 +339,7 @@ def _write(job: _Job, verification: dict[str, Figures], max_dense_tokens: int | 
     return folder.write(settings.output, parts, manifest, force=settings.force)
 
 
-def _least_cosine(settings: Settings) -> float | None:
+def _least_cosine(settings: ExportSettings) -> float | None:
     """Least cosine of an end vector: None for fp32, judged by its components; the baseline is only measured."""
     if settings.precision == "fp32":
         return None
@@ -422,7 +422,7 @@ class _Checkpoint:
         return states
 
 
-def _is_reranker(settings: Settings, backbone: Path) -> bool:
+def _is_reranker(settings: ExportSettings, backbone: Path) -> bool:
     """Whether the folder or its name says that it is a cross-encoder."""
     name = official.official_name(settings.source, settings.name)
     architectures = read_json(backbone / "config.json").get("architectures") or []
@@ -432,7 +432,7 @@ def _is_reranker(settings: Settings, backbone: Path) -> bool:
 
 
 def _official(
-    settings: Settings, model: EncoderModel, subject: Subject, progress: Progress
+    settings: ExportSettings, model: EncoderModel, subject: Subject, progress: Progress
 ) -> Figures | None:
     """Check published figures.
 

@@ -126,7 +126,7 @@ def build(arguments: argparse.Namespace) -> list[str]:
         made = Path(work) / f"package{output.suffix if output.suffix == '.zip' else ''}"
         archive.write(made, whole)
         if interpreter:
-            cosine = trial.compare(trial.run(made, prefix, interpreter), model)
+            cosine = trial.compare(trial.embed_with(made, prefix, interpreter), model)
             tried = f"tried: a vector from the package alone, cosine to this machine's {cosine:.6f}"
         files.replace(made, output)
     lines = [

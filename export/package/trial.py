@@ -86,7 +86,7 @@ def _about(command: Sequence[str]) -> tuple[str, str] | None:
     return (words[0], words[1]) if done.returncode == 0 and len(words) == 2 else None
 
 
-def run(package: Path, prefix: str, command: Sequence[str]) -> list[float]:
+def embed_with(package: Path, prefix: str, command: Sequence[str]) -> list[float]:
     """Make one vector from a package alone.
 
     :param package: zip file or folder.

@@ -31,7 +31,7 @@ NO_TOKEN_IDS = (
 Inputs = list[str | list[int]]
 
 
-class Tokens(NamedTuple):
+class TokenizedTexts(NamedTuple):
     """Texts as they will be run."""
 
     texts: list[NDArray[np.int32]]  # ids of each, special tokens included
@@ -116,7 +116,7 @@ def tokens_of(
     max_length: int | None = None,
     prompt: str = "",
     value_bytes: int = budget.VALUE_BYTES["float"],
-) -> Tokens:
+) -> TokenizedTexts:
     """Token ids of a request's texts.
 
     :param inputs: each a str, or ids of this model's vocabulary; special tokens are added where they lack.
@@ -159,7 +159,7 @@ def tokens_of(
         total += len(ids)
         check_total(total, name, limits)
         texts.append(np.array(ids, np.int32))
-    return Tokens(texts, truncated, request_bytes)
+    return TokenizedTexts(texts, truncated, request_bytes)
 
 
 def memory_for(inputs: Sequence[str | list[int]], context: Context, answer_bytes: int) -> tuple[int, int]:

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from .context import Context, Limits
     from .fields import Values
-    from .inputs import Tokens
+    from .inputs import TokenizedTexts
 
 TRUNCATE: dict[bool | str, str] = {  # words as Cohere and NVIDIA have them
     False: "no", True: "end", "NONE": "no", "END": "end", "START": "start",
@@ -443,7 +443,7 @@ def _normalize(given: bool | None, context: Context) -> bool:
 
 
 def _computation(
-    tokens: Tokens,
+    tokens: TokenizedTexts,
     normalize: bool,
     prompt: Prompt,
     context: Context,

@@ -16,7 +16,7 @@ from runtime.prompts import document_prompt, skipped_tokens
 from .context import Answer, Computation
 from .errors import ServiceError, dump, invalid
 from .fields import Field, RequestType, boolean, choice, ignored, integer, kind, read, refused, word
-from .inputs import Inputs, Tokens, check_total, inputs_of, memory_for, tokens_of
+from .inputs import Inputs, TokenizedTexts, check_total, inputs_of, memory_for, tokens_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -246,7 +246,7 @@ def _asked(
     truncate: bool,
     max_length: int | None = None,
     spans: bool = False,
-) -> tuple[Computation, Tokens, int, Callable[[int, NDArray[np.float32]], tuple[int, int]] | None]:
+) -> tuple[Computation, TokenizedTexts, int, Callable[[int, NDArray[np.float32]], tuple[int, int]] | None]:
     """What is to be computed, the documents' tokens, the query's, and what finds a document's best span."""
     if context.manifest.task == "rerank":
         tokens = _pairs(query, texts, name, context, truncate=truncate, max_length=max_length)
@@ -290,7 +290,7 @@ def _asked(
 
 def _pairs(
     query: str, texts: list[str], name: str, context: Context, *, truncate: bool, max_length: int | None
-) -> Tokens:
+) -> TokenizedTexts:
     """Token ids of query and document together; the document is cut."""
     tokenizer, limits = context.tokenizer, context.limits
     request_bytes, longest = memory_for(texts, context, 0)
@@ -323,7 +323,7 @@ def _pairs(
         total += len(ids)
         check_total(total, name, limits)
         found.append(np.array(ids, np.int32))
-    return Tokens(found, truncated, request_bytes)
+    return TokenizedTexts(found, truncated, request_bytes)
 
 
 def _between_0_and_1(scores: NDArray[np.float32], context: Context) -> list[float]:
@@ -333,7 +333,7 @@ def _between_0_and_1(scores: NDArray[np.float32], context: Context) -> list[floa
     return [1 / (1 + float(np.exp(-min(max(float(score), -80.0), 80.0)))) for score in scores]
 
 
-def _answer(values: Values, asked: Computation, tokens: Tokens) -> Answer:
+def _answer(values: Values, asked: Computation, tokens: TokenizedTexts) -> Answer:
     headers = values.headers()
     if tokens.truncated:
         headers[TRUNCATED_HEADER] = str(tokens.truncated)

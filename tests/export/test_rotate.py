@@ -71,11 +71,11 @@ def test_a_model_folder_is_taken_only_to_be_rotated(tmp_path: Path) -> None:
     straight = make_model(tmp_path / "straight")
     texts = tmp_path / "texts"
     texts.write_text("".join(f"{text} {number}\n" for number in range(7) for text in TEXTS))
-    settings = pipeline.Settings(str(straight), tmp_path / "out", texts=texts)
+    settings = pipeline.ExportSettings(str(straight), tmp_path / "out", texts=texts)
     with pytest.raises(ExportError, match="is a model folder already: .*--rotate"):
-        pipeline.run(settings, lambda line: None)
-    written = pipeline.run(
-        pipeline.Settings(str(straight), tmp_path / "out", texts=texts, rotate=True), lambda line: None
+        pipeline.export_checkpoint(settings, lambda line: None)
+    written = pipeline.export_checkpoint(
+        pipeline.ExportSettings(str(straight), tmp_path / "out", texts=texts, rotate=True), lambda line: None
     )
     assert written["truncatable"] is True
     with Embedder(tmp_path / "out", threads=1) as embedder:
