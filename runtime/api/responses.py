@@ -60,7 +60,7 @@ class Token(TypedDict):
     stop: int | None
 
 
-Tokens = list[list[Token]]
+TokenLists = list[list[Token]]
 
 
 class PoolingOf(TypedDict):

@@ -64,7 +64,7 @@ ROUTES = (
     ),
     Route(
         "/tokenize", "tokenize", "Tokens of texts", True,
-        requests.tokenize, requests.TOKENIZE_REQUEST, responses.Tokens,
+        requests.tokenize, requests.TOKENIZE_REQUEST, responses.TokenLists,
     ),
     Route(
         "/decode", "decode", "Texts of token ids", True, requests.decode, requests.DECODE_REQUEST, responses.Texts,
