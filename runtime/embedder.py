@@ -15,8 +15,8 @@ import numpy as np
 
 from . import batching, pooling
 from .errors import InputError, TextTooLongError
+from .holder import ModelHolder
 from .manifest import check_dimensions
-from .model import Model, load_model
 from .prompts import NO_PROMPT, Prompt, choose_prompt, document_prompt, query_prompt, skipped_tokens
 from .texts import check_text, iter_items, iterate
 
@@ -54,8 +54,11 @@ class Tokens(NamedTuple):
     vectors: NDArray[np.float32]  # [T, hidden_size], not normalised
 
 
-class Embedder:
-    """A loaded JinaBert model. Safe to use from several threads; works on after a fork."""
+class Embedder(ModelHolder):
+    """A loaded JinaBert model. Safe to use from several threads; works on after a fork.
+
+    Pickles and copies hold the folder's path, the threads and verify; they load the model at first use.
+    """
 
     def __init__(
         self, model: str | os.PathLike[str] | None = None, *, threads: int | None = None, verify: bool = False
@@ -67,15 +70,11 @@ class Embedder:
         :param verify: compare the SHA-256 of each file too, not only its size and checksum.
         :raises ModelError: the folder or a file in it is missing, damaged or of another kind.
         :raises InputError: threads is not a positive number.
+        :raises TypeError: model is no path.
         """
         if threads is not None:
             threads = check_int("threads", threads, least=1)
-        self._model = load_model(model, threads=threads, verify=verify)
-
-    @property
-    def model(self) -> Model:
-        """The loaded folder: token ids in, vectors out."""
-        return self._model
+        super().__init__(model, threads, verify)
 
     @property
     def dimension(self) -> int:
@@ -433,22 +432,6 @@ class Embedder:
         :param tokens: length of the run.
         """
         self._model.warmup(check_int("tokens", tokens, least=1))
-
-    def close(self) -> None:
-        """Free the model. Using the Embedder afterwards raises JinaBertError."""
-        self._model.close()
-
-    def __enter__(self) -> Embedder:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        manifest = self.manifest
-        return (
-            f"Embedder({self._model.folder!r}: {manifest.name}, {manifest.precision}, {self.threads} threads)"
-        )
 
     def _tokenize(
         self, texts: Iterable[str], prompt: str, limit: int, overflow: str

@@ -15,7 +15,7 @@ import numpy as np
 
 from . import multivector
 from .errors import InputError, ModelError, TextTooLongError
-from .model import Model, load_model
+from .holder import ModelHolder
 from .multivector import TOKEN_ROTATION, TOKEN_WEIGHTS, Multivector, stored
 from .prompts import document_prompt, query_prompt, skipped_tokens
 from .texts import check_text, iter_items, iterate
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from .model import Model
     from .prompts import Prompt
 
 
@@ -228,8 +229,13 @@ def encode_multivector(
     return [each for each in found if each is not None]
 
 
-class Reranker:
-    """A loaded cross-encoder: it reads query and document together. Safe to use from several threads."""
+class Reranker(ModelHolder):
+    """A loaded cross-encoder: it reads query and document together. Safe to use from several threads.
+
+    Pickles and copies are as an Embedder's.
+    """
+
+    TASK = "rerank"
 
     def __init__(
         self, model: str | os.PathLike[str], *, threads: int | None = None, verify: bool = False
@@ -241,12 +247,7 @@ class Reranker:
         :param verify: compare the SHA-256 of each file too.
         :raises ModelError: the folder or a file in it is missing, damaged or of another kind.
         """
-        self._model = load_model(model, threads=threads, verify=verify, task="rerank")
-
-    @property
-    def model(self) -> Model:
-        """The loaded folder."""
-        return self._model
+        super().__init__(model, threads, verify)
 
     @property
     def max_tokens(self) -> int:
@@ -336,19 +337,6 @@ class Reranker:
 
         model.for_each_batch([len(ids) for ids in sequences], work)
         return scores, cut
-
-    def close(self) -> None:
-        """Free the model."""
-        self._model.close()
-
-    def __enter__(self) -> Reranker:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"Reranker({self._model.folder!r}: {self._model.manifest.name})"
 
 
 def check_request(query: Any, documents: Iterable[object], top_n: object) -> tuple[list[str], int | None]:

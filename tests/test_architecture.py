@@ -47,6 +47,7 @@ LAYERS = [
     "manifest",
     "batching bundled session",
     "model",
+    "holder",
     "chunking cli reranker",
     "embedder",
     "api",

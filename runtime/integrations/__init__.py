@@ -1,7 +1,7 @@
 """Adapters to other libraries, one thin file each; importing one needs that library and nothing else does.
 
 What they share is here: one loaded model for all adapters that name the same folder, and the line that names a
-missing extra.
+missing extra. A pickle or a copy of an adapter holds the path of its folder, see runtime/holder.py.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from runtime.chunking import Chunk
     from runtime.reranker import Reranker
 
+    Key = tuple[str | None, int | None]  # real path, threads
+
 __all__ = ["late_chunks", "missing", "shared_embedder", "shared_ranker"]
 
 KEPT = 2  # models that stay loaded when nobody holds them: Chroma makes a function anew for each query
 
 _kept: deque[Embedder | Reranker] = deque(maxlen=KEPT)
-_loaded: WeakValueDictionary[tuple[str | None, int | None], Embedder | Reranker] = WeakValueDictionary()
+_loaded: WeakValueDictionary[Key, Embedder | Reranker] = WeakValueDictionary()
 
 
 def shared_embedder(model: str | os.PathLike[str] | None, threads: int | None) -> Embedder:
@@ -63,9 +65,24 @@ def _shared(
     found = _loaded.get(key)
     if found is None or (load is Embedder and not isinstance(found, Embedder)):
         # No lock: a fork could inherit it, and two threads at once only load it twice.
-        found = _loaded.setdefault(key, load(model, threads=threads))
-        _kept.append(found)
+        found = _keep(key, load(model, threads=threads))
     return found
+
+
+def _keep(key: Key, made: Embedder | Reranker) -> Embedder | Reranker:
+    made._shared_by = _unpickled
+    found = _loaded.setdefault(key, made)
+    _kept.append(found)
+    return found
+
+
+def _unpickled(
+    kind: type[Embedder | Reranker], model: str | None, threads: int | None
+) -> Embedder | Reranker:
+    """What a pickle or a copy of an adapter has as its model: the shared one, which loads at first use."""
+    key = (None if model is None else os.path.realpath(model), threads)
+    found = _loaded.get(key)
+    return found if isinstance(found, kind) else _keep(key, kind.unloaded(model, threads))
 
 
 def late_chunks(
@@ -82,16 +99,17 @@ def late_chunks(
     :param parts: pieces of it, word for word, in order.
     :param starts: where they start, as the splitter says; see chunking.find_spans.
     :param dimensions: as in Embedder.encode.
-    :return: a chunk for each part, None for one without a token (white space).
+    :return: a chunk for each part, None for one without a token (empty, white space).
     :raises InputError: a part does not stand in the text.
     """
-    parts = list(parts)
-    spans = find_spans(text, parts, starts)
+    parts, starts = list(parts), list(starts)
     full = [number for number, part in enumerate(parts) if embedder.count_tokens(part) > 2]
+    if not full:
+        return [None] * len(parts)
+    told = [starts[number] for number in full] if len(starts) == len(parts) else ()
+    spans = find_spans(text, [parts[number] for number in full], told)
     prompt = document_prompt(embedder.manifest).text
-    chunks = embedder.encode_chunks(
-        text, spans=[spans[number] for number in full], prompt=prompt, dimensions=dimensions
-    )
+    chunks = embedder.encode_chunks(text, spans=spans, prompt=prompt, dimensions=dimensions)
     found: list[Chunk | None] = [None] * len(parts)
     for number, chunk in zip(full, chunks, strict=True):
         found[number] = chunk

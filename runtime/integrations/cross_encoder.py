@@ -69,7 +69,7 @@ class CrossEncoder:
         :param show_progress_bar: without effect.
         :param activation_fn: what becomes of a cross-encoder's logits [n]; None for the logistic function.
         :param convert_to_numpy: only True.
-        :return: [n] float32; one number for one pair. Of an embedding model at most 1.
+        :return: [n] float32; one number for one pair. Of an embedding model at most 1, and 0 where the query is blank.
         :raises TypeError: a pair is not two str.
         :raises InputError: a query is too long, or convert_to_numpy is False.
         """
@@ -129,6 +129,9 @@ class CrossEncoder:
                 )
             numbers.setdefault(pair[0], []).append(number)
         for query, own in numbers.items():
+            if not query.strip():
+                scores[own] = 0  # it has no token that a document could have
+                continue
             documents = [pairs[number][1] for number in own]
             for ranked in self.ranker.rerank(query, documents, max_length=self.max_length, spans=False):
                 scores[own[ranked.index]] = ranked.score

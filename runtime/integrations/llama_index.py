@@ -33,7 +33,7 @@ __all__ = ["JinaBertEmbedding", "JinaBertRerank", "LateChunking"]
 
 
 class JinaBertEmbedding(BaseEmbedding):  # type: ignore[misc]
-    """Vectors of length 1 for LlamaIndex. It can be pickled, and loads its model again where it arrives."""
+    """Vectors of length 1 for LlamaIndex. It can be pickled: a copy loads its model at first use."""
 
     model: str | None = Field(default=None, description="Model folder; None for the bundled model.")
     threads: int | None = Field(default=None, description="Threads; None for as many as the process may use.")
@@ -85,15 +85,6 @@ class JinaBertEmbedding(BaseEmbedding):  # type: ignore[misc]
         """The loaded model."""
         embedder: Embedder = self._embedder
         return embedder
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = dict(super().__getstate__())
-        state["__pydantic_private__"] = {**(state.get("__pydantic_private__") or {}), "_embedder": None}
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._embedder = shared_embedder(self.model, self.threads)
 
     def tokenize(self, text: str) -> list[int]:
         """A SentenceSplitter's tokenizer, for chunk sizes in the model's own tokens.
