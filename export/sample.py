@@ -11,7 +11,7 @@ __all__ = ["CALIBRATION_TEXTS", "SAMPLE_TEXTS", "SENSITIVITY_TEXTS", "sample", "
 Texts = Sequence[Sequence[int]]
 
 SAMPLE_TEXTS, SAMPLE_TOKENS = 48, 128  # what int8 is judged by before all texts are
-SENSITIVITY_TEXTS, SENSITIVITY_TOKENS = 16, 64  # what each linear layer is judged by, one run each
+SENSITIVITY_TEXTS, SENSITIVITY_TOKENS = 12, 48  # what each linear layer is judged by, one run each
 CALIBRATION_TEXTS, CALIBRATION_TOKENS = 192, 256  # what the inputs of linear layers are observed on
 
 
