@@ -178,10 +178,14 @@ def _export(arguments: argparse.Namespace) -> int:
     )
     manifest = pipeline.export_checkpoint(settings, progress)
     if arguments.layout:
+        from export import source
         from export.layout import write_layout
 
         progress("writing the files of other programs")
-        write_layout(arguments.output)
+        checkpoint = source.resolve(arguments.source, arguments.revision)
+        own = checkpoint / "tokenizer.json"
+        kind = manifest["tokenizer"]["type"]  # type: ignore[index]
+        write_layout(arguments.output, tokenizer=own if kind != "wordpiece" and own.is_file() else None)
     progress("done")
     print("\n".join(report.lines(manifest)))
     return 0

@@ -33,6 +33,7 @@ LAYOUTS = ("sentence-transformers",)
 GRAPH, WEIGHTS = "onnx/model.onnx", "onnx/model.onnx_data"
 TOKENIZER = "tokenizer.json"
 TYPES = "sentence_transformers.models."
+FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")  # of an added token
 PROBES = (
     "How is the weather today?",
     "Ünïcödé, naïve café, 北京 and 한국어",
@@ -51,10 +52,11 @@ exit status: 0 written, 2 refused, 130 interrupted.
 """
 
 
-def write_layout(folder: Path, *, force: bool = False) -> list[str]:
+def write_layout(folder: Path, *, tokenizer: Path | None = None, force: bool = False) -> list[str]:
     """Add the files of other programs to a model folder.
 
     :param folder: a model folder.
+    :param tokenizer: the checkpoint's tokenizer.json; needed where the folder's tokenizer is not WordPiece.
     :param force: replace such files where there are any.
     :return: names of the files written.
     :raises ExportError: other programs cannot do what the model does, a file is there already, or the disk refuses.
@@ -73,7 +75,8 @@ def write_layout(folder: Path, *, force: bool = False) -> list[str]:
             "WordPiece alone: give those programs the checkpoint itself"
         )
     modules = load_arrays(os.fspath(folder), manifest.modules)
-    documents: dict[str, Any] = {**_settings(manifest), **_modules(folder, manifest, modules)}
+    made = _tokenizer(folder, manifest, tokenizer)
+    documents: dict[str, Any] = {**_settings(manifest, made), **_modules(folder, manifest, modules)}
     names = [TOKENIZER, *documents, GRAPH]
     present = sorted({name for name in names if (folder / name).exists() and name not in manifest.files})
     if present and not force:
@@ -82,9 +85,8 @@ def write_layout(folder: Path, *, force: bool = False) -> list[str]:
         )
     try:
         if TOKENIZER not in manifest.files:
-            tokenizer = _tokenizer(folder, manifest)
             with replacing(folder / TOKENIZER) as partial:
-                tokenizer.save(partial)
+                made.save(partial)
         for name, content in documents.items():
             (folder / name).parent.mkdir(exist_ok=True)
             with replacing(folder / name) as partial:
@@ -97,10 +99,19 @@ def write_layout(folder: Path, *, force: bool = False) -> list[str]:
         raise ExportError(f"{folder}: cannot write there ({error.strerror or error})") from None
 
 
-def _settings(manifest: Manifest) -> dict[str, Any]:
+def _settings(manifest: Manifest, tokenizer: Tokenizer) -> dict[str, Any]:
     """Configuration of the model and of its tokenizer."""
-    document = manifest.document
-    special = {f"{name[1:-1].lower()}_token": name for name in ("[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]")}
+    document, described = manifest.document, manifest.tokenizer
+    wordpiece = described["type"] == "wordpiece"
+    if wordpiece:
+        special = {
+            f"{name[1:-1].lower()}_token": name for name in ("[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]")
+        }
+    else:
+        ends = [described["prefix"][:1], described["suffix"][-1:]]
+        ids = {"pad_token": [described["pad_id"]], "cls_token": ends[0], "sep_token": ends[1]}
+        ids["unk_token"] = [] if described.get("unk_id") is None else [described["unk_id"]]
+        special = {name: str(tokenizer.id_to_token(numbers[0])) for name, numbers in ids.items() if numbers}
     return {
         "config.json": {
             # What all these programs know without code of ours; the graph is not made from it.
@@ -112,12 +123,15 @@ def _settings(manifest: Manifest) -> dict[str, Any]:
             "intermediate_size": document["intermediate"],
             "vocab_size": document["vocabulary"],
             "max_position_embeddings": document["max_tokens"],
-            "pad_token_id": 0,
+            "pad_token_id": described.get("pad_id", 0),
             "transformers.js_config": {"dtype": "fp32", "use_external_data_format": {"model.onnx": True}},
         },
         "tokenizer_config.json": {
-            "tokenizer_class": "BertTokenizer",
-            "do_lower_case": manifest.lower_case,
+            **(
+                {"tokenizer_class": "BertTokenizer", "do_lower_case": manifest.lower_case}
+                if wordpiece
+                else {"tokenizer_class": "PreTrainedTokenizerFast"}
+            ),
             "model_max_length": manifest.max_tokens,
             **special,
         },
@@ -188,31 +202,50 @@ def _weights(module: Module, names: Mapping[str, str]) -> bytes:
     return save({names[name]: array.astype("float32") for name, array in module.arrays.items()})
 
 
-def _tokenizer(folder: Path, manifest: Manifest) -> Tokenizer:
-    """Make the tokenizer of `tokenizers` from vocab.txt, and see that it gives the same ids as ours."""
-    from tokenizers import AddedToken, BertWordPieceTokenizer
+def _tokenizer(folder: Path, manifest: Manifest, given: Path | None) -> Tokenizer:
+    """Make the tokenizer of `tokenizers`, and see that it gives the same ids as ours."""
+    import tokenizers
 
     from runtime.model import load_model
 
-    settings = manifest.document["tokenizer"]
-    tokens = (folder / VOCABULARY).read_bytes().decode("utf-8").removesuffix("\n").split("\n")
-    made = BertWordPieceTokenizer(
-        {token: number for number, token in enumerate(tokens)},
-        lowercase=manifest.lower_case,
-        strip_accents=settings.get("strip_accents"),
-        handle_chinese_chars=settings.get("handle_chinese_chars", True),
-    )
-    for token in settings.get("added_tokens") or []:
-        flags = {
-            name: token[name] for name in ("single_word", "lstrip", "rstrip", "normalized") if name in token
-        }
-        made.add_tokens([AddedToken(token["content"], **flags)])
+    settings = manifest.tokenizer
+    if given is None and (folder / TOKENIZER).is_file() and settings["type"] != "wordpiece":
+        given = folder / TOKENIZER  # of an earlier run
+    if given is not None:
+        try:
+            made = tokenizers.Tokenizer.from_file(str(given))
+        except Exception as error:  # the library raises its own bare Exception
+            reason = " ".join(str(error).split())[:200]
+            raise ExportError(f"{given} cannot be read as a tokenizer.json ({reason})") from None
+        made.no_truncation()
+        made.no_padding()
+    elif settings["type"] == "wordpiece":
+        made = _wordpiece(folder, manifest)
+    else:
+        raise ExportError(
+            f"{folder} has a {settings['type']} tokenizer: pass --tokenizer with the tokenizer.json of the checkpoint "
+            "that it was exported from"
+        )
     ours = load_model(folder).tokenizer
-    for text in PROBES:
+    added = [str(token["content"]) for token in settings.get("added_tokens") or []]
+    for text in (*PROBES, *(f"one {token}two {token} three" for token in added)):
         if (found := made.encode(text).ids) != (expected := list(ours.encode(text))):
             raise ExportError(
                 f"{folder}: tokenizer.json would give {found} for {text!r}, and this model's tokenizer gives {expected}"
             )
+    return made
+
+
+def _wordpiece(folder: Path, manifest: Manifest) -> Tokenizer:
+    from tokenizers import AddedToken, BertWordPieceTokenizer
+
+    tokens = (folder / VOCABULARY).read_bytes().decode("utf-8").removesuffix("\n").split("\n")
+    made = BertWordPieceTokenizer(
+        {token: number for number, token in enumerate(tokens)}, lowercase=manifest.lower_case
+    )
+    for token in manifest.tokenizer.get("added_tokens") or []:
+        flags = {name: bool(token.get(name)) for name in FLAGS}  # the manifest lists those that are true
+        made.add_tokens([AddedToken(token["content"], **flags)])
     return made
 
 
@@ -258,12 +291,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = Parser("export.layout", "Add the files of other programs to a model folder.", EXAMPLES)
     options.add_argument("folder", metavar="FOLDER", type=Path, help="model folder made by python -m export")
+    options.add_argument(
+        "--tokenizer",
+        metavar="FILE",
+        type=Path,
+        help="tokenizer.json of the checkpoint, where the model's tokenizer is not WordPiece",
+    )
     add_force(options, "replace such files where there are any")
     return options.run(_main, argv, machine_status=2, sigterm_status=130)
 
 
 def _main(arguments: argparse.Namespace) -> int:
-    written = write_layout(arguments.folder, force=arguments.force)
+    written = write_layout(arguments.folder, tokenizer=arguments.tokenizer, force=arguments.force)
     sys.stdout.write("".join(f"{arguments.folder / name}\n" for name in sorted(set(written))))
     return 0
 

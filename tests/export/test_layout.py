@@ -205,6 +205,27 @@ def test_a_dense_module_and_prompts_are_written(tmp_path: Path) -> None:
     assert (settings["prompts"], settings["default_prompt_name"]) == ({"query": "query: "}, "query")
 
 
+def test_added_tokens_are_in_tokenizer_json(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer
+
+    from tests.tiny import VOCABULARY, write_manifest
+
+    folder = make_model(tmp_path / "model")
+    added = [
+        {"id": number, "content": content, "special": True}
+        for number, content in enumerate(VOCABULARY)
+        if content.startswith("[")
+    ] + [{"id": VOCABULARY.index("world"), "content": "wor ld", "lstrip": True, "normalized": True}]
+    vocabulary = ["wor ld" if token == "world" else token for token in VOCABULARY]
+    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in vocabulary), encoding="utf-8")
+    write_manifest(folder, tokenizer={"type": "wordpiece", "lower_case": True, "added_tokens": added})
+    write_layout(folder)
+    made = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    with Embedder(folder) as embedder:
+        for text in ("hello wor ld", "hello WOR LD, hello", "hello [MASK] wor"):
+            assert made.encode(text).ids == list(embedder.model.tokenizer.encode(text))
+
+
 def test_refusals_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path / "absent")]) == 2
     assert "does not exist" in capsys.readouterr().err
