@@ -1,13 +1,16 @@
 """Is the exported graph the model? Parity of vectors, measured before anything is written.
 
-A vector here is the mean of the last hidden states over the real tokens, in float64, divided by its length: what a user
-gets. Figures are plain dicts of JSON values, for the manifest and for ``export.report``.
+A vector here is the mean of the last hidden states over the real tokens, in float64, divided by its length; int8 is
+judged by what a user gets, pooled as the checkpoint declares (``pooled_as``). Figures are plain dicts of JSON values,
+for the manifest and for ``export.report``.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,11 +20,14 @@ from numpy.typing import NDArray
 
 from export.errors import ExportError
 from export.sample import spread
+from runtime import pooling
+from runtime.modules import apply
 
 if TYPE_CHECKING:
     import onnxruntime
 
     from export.models import EncoderModel
+    from runtime.modules import Module
 
 Figures = dict[str, object]
 Progress = Callable[[str], None]
@@ -37,6 +43,11 @@ PADDED_TOKENS = 2048  # of a batch
 ALONE_TEXTS = 32  # texts whose vector in a batch is compared with their vector alone
 ALONE_LONGEST = 512  # tokens of the longest of them
 ALONE_COSINE = 0.9999
+
+
+_POOL: ContextVar[Callable[[NDArray[np.float32]], NDArray[np.float64]] | None] = ContextVar(
+    "pool", default=None
+)
 
 
 def open_session(model: Path | bytes, threads: int) -> onnxruntime.InferenceSession:
@@ -246,7 +257,9 @@ def verify_int8(
     sample = spread(
         [index for index, text in enumerate(texts) if len(text) <= ALONE_LONGEST], texts, ALONE_TEXTS
     )
-    alone = min((float(found[i] @ _unit(onnx_means(session, [texts[i]])[0])) for i in sample), default=1.0)
+    alone = min(
+        (float(found[i] @ _unit(_pooled(onnx_tokens(session, texts[i])))) for i in sample), default=1.0
+    )
     worst = int(cosines.argmin())
     figures: Figures = {
         "texts": len(texts),
@@ -325,10 +338,9 @@ def encode(
     started = reported = time.monotonic()
     done = 0
     for batch in batches_by_length([len(text) for text in texts], max_dense_tokens):
-        for index, mean in zip(
-            batch, onnx_means(session, [texts[index] for index in batch], feed), strict=True
-        ):
-            vectors[index] = _unit(mean)
+        hidden = _token_vectors(session, [texts[index] for index in batch], feed or {})
+        for row, index in enumerate(batch):
+            vectors[index] = _unit(_pooled(hidden[row, : len(texts[index])]))
         done += len(batch)
         if what and time.monotonic() - reported > 5:
             reported = time.monotonic()
@@ -336,6 +348,32 @@ def encode(
     if what:
         progress(f"{what}: {done:,} texts ({time.monotonic() - started:.1f} s)")
     return np.stack([vector for vector in vectors if vector is not None])
+
+
+@contextmanager
+def pooled_as(modes: Sequence[str], modules: Sequence[Module]) -> Iterator[None]:
+    """Have :func:`encode` pool as a checkpoint declares, while the context is open; it takes the mean otherwise.
+
+    :param modes: pooling modes.
+    :param modules: what follows, arrays included.
+    """
+
+    def pool(hidden: NDArray[np.float32]) -> NDArray[np.float64]:
+        vector: NDArray[np.float64] = pooling.pool(hidden[None], np.array([len(hidden)]), modes, [0])
+        return apply(modules, vector)[0]
+
+    token = _POOL.set(pool)
+    try:
+        yield
+    finally:
+        _POOL.reset(token)
+
+
+def _pooled(hidden: NDArray[np.float32]) -> NDArray[np.float64]:
+    """A text's vector of its token vectors, not normalised."""
+    mean = _mean(hidden, "the exported graph")
+    pool = _POOL.get()
+    return mean if pool is None else pool(hidden)
 
 
 def _mean(hidden: NDArray[np.float32], whose: str) -> NDArray[np.float64]:

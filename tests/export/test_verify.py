@@ -214,3 +214,17 @@ def test_report_names_the_figures() -> None:
         "a vector: 2e-5 away (1e-3; fastembed)",
     ):
         assert shown in text
+
+
+def test_encode_pools_as_declared(plain: Path) -> None:
+    from runtime.modules import Module
+
+    session = verify.open_session(plain, 1)
+    text = [2, 5, 6, 7, 3]
+    hidden = verify.onnx_tokens(session, text).astype(np.float64)
+    with verify.pooled_as(("cls", "max"), [Module("normalize", 128, 128)]):
+        (found,) = verify.encode(session, [text], None)
+    expected = np.concatenate([hidden[0], hidden.max(axis=0)])
+    assert np.allclose(found, expected / np.linalg.norm(expected), rtol=0, atol=1e-6)
+    (mean,) = verify.encode(session, [text], None)
+    assert np.allclose(mean, hidden.mean(axis=0) / np.linalg.norm(hidden.mean(axis=0)), rtol=0, atol=1e-6)
