@@ -40,13 +40,24 @@ BENCHMARKS = {
     "rerank": ("rerank", "rerank", "reranking by token vectors, beside BM25 and hybrid search; its costs"),
     "overhead": ("overhead", "overhead", "encode outside the session, several threads, a large corpus"),
     "bulk": ("bulk", "bulk", "bulk jobs: processes times threads, beside a plain encode"),
+    "bulk-peer": ("bulk_scale", "bulk_peer", "bulk jobs beside datasets.map with fastembed"),
     "bulk-scale": ("bulk_scale", "bulk_scale", "bulk jobs: a minute of work, many files, many rows"),
     "memory": ("memory", "memory_sizes", "small functions: peak by length, the longest text by memory size"),
     "serve": ("serve", "serve", "the HTTP service: beside encode; queries beside a document of 8192 tokens"),
 }
 
 # These judge the bundled model as it is; the others compare exports of one checkpoint, which need not be its own.
-OF_THE_BUNDLED = {"dimensions", "documents", "quality", "rag", "rerank", "serve", "bulk", "bulk-scale", "memory"}
+OF_THE_BUNDLED = {
+    "dimensions",
+    "documents",
+    "quality",
+    "rag",
+    "rerank",
+    "serve",
+    "bulk",
+    "bulk-scale",
+    "memory",
+}
 
 EXAMPLES = """\
 examples:
