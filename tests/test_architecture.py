@@ -51,7 +51,7 @@ LAYERS = [
     "chunking cli reranker",
     "embedder",
     "api",
-    "bulk embed handlers integrations rerank serve",  # the doors: none knows of another
+    "alias bulk embed handlers integrations rerank serve",  # the doors: none knows of another
 ]
 
 

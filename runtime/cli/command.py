@@ -42,8 +42,9 @@ class Parser(argparse.ArgumentParser):
         :param epilog: examples and what is good to know, printed as it is.
         :param name: how lines on standard error begin; None for `python -m module`.
         """
+        command = os.path.basename(sys.argv[0])  # a console script, or a path of python -m
         super().__init__(
-            prog=f"python -m {module}",
+            prog=command if command.startswith("jinabert-") else f"python -m {module}",
             description=description,
             epilog=epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter,
