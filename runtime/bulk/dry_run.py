@@ -6,8 +6,6 @@ import json
 import time
 from typing import TYPE_CHECKING
 
-from runtime.cli.sources import SPACE
-
 from .arrow import load
 from .rows import Place
 
@@ -40,11 +38,11 @@ def sample(
         if len(texts) + len(problems) >= SAMPLE_ROWS:
             break
     files, rows = reading.files, len(texts) + len(problems)
-    say(f"{len(files.files):,} files, {files.bytes:,} bytes; columns of the output:")
+    say(f"{len(files.files):,} file(s), {files.bytes:,} bytes; columns of the output:")
     for field in [*reading.schema, heart.schema.field(0)]:
         say(f"  {field.name}: {field.type}")
     for text in texts[:3]:
-        words = SPACE.sub(" ", text[: 2 * MOST_SHOWN])
+        words = " ".join(text[: 2 * MOST_SHOWN].split())
         say(
             f"  text: {json.dumps(words[:MOST_SHOWN], ensure_ascii=False)}{'...' if len(text) > MOST_SHOWN else ''}"
         )

@@ -8,7 +8,6 @@ it is read again (a compressed file, and one that is not UTF-8, is unpacked from
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -357,8 +356,3 @@ def _values(
     if id_column is not None and values[0] is None:
         return [], f"id column {id_column.name!r} is null"
     return values, None
-
-
-def shown(text: str, most: int = 70) -> str:
-    """A text for a message."""
-    return json.dumps(text if len(text) <= most else text[: most - 3] + "...", ensure_ascii=False)

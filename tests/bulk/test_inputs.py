@@ -132,7 +132,7 @@ def test_a_mixed_folder_is_read_whole_or_says_what_is_passed_over(
     (tmp_path / "in" / ".hidden.jsonl").write_bytes(lines)
     assert bulk(tmp_path / "in", "--output", tmp_path / "out") == 0
     assert read(tmp_path / "out").num_rows == 5
-    assert "1 files of other kinds passed over (LICENSE)" in capsys.readouterr().err
+    assert "1 file(s) of other kinds passed over (LICENSE)" in capsys.readouterr().err
     (tmp_path / "in" / "notes.md").write_text("words")
     assert bulk(tmp_path / "in", "--output", tmp_path / "both") == 2
     assert "choose with --input-format" in capsys.readouterr().err
