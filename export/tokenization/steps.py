@@ -82,9 +82,9 @@ def template(fields: Fields, ids: dict[str, int]) -> Template:
     found = Template(prefix=[], middle=[], suffix=[], second_type_id=1, trim_offsets=False)
     for step in _flat(fields.file, "post_processor", fields.document.get("post_processor"), "processors"):
         name = step.get("type")
-        if name in ("ByteLevel", "RobertaProcessing"):
-            found["trim_offsets"] |= bool(step.get("trim_offsets", True))
-            if found["trim_offsets"] and name == "RobertaProcessing" and step.get("add_prefix_space", True):
+        if name in ("ByteLevel", "RobertaProcessing") and step.get("trim_offsets", True):
+            found["trim_offsets"] = True
+            if step.get("add_prefix_space", True):
                 raise ExportError(
                     f"{fields.file}: post_processor: add_prefix_space is true; only false is implemented"
                 )
@@ -94,7 +94,7 @@ def template(fields: Fields, ids: dict[str, int]) -> Template:
             found["middle"] = [last, last] if name == "RobertaProcessing" else [last]
             found["second_type_id"] = 0 if name == "RobertaProcessing" else 1
         elif name == "TemplateProcessing":
-            found.update(_templates(fields.file, step))
+            found.update({**_templates(fields.file, step), "trim_offsets": found["trim_offsets"]})
         elif name != "ByteLevel":
             raise ExportError(
                 f"{fields.file}: the post_processor is {name}; only RobertaProcessing, BertProcessing, "
