@@ -8,8 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from runtime import Embedder, maxsim
 from tests.paths import ROOT
 from tests.readme import paste_all
 
@@ -44,7 +46,13 @@ def test_the_first_readme_on_a_fresh_machine(tmp_path: Path) -> None:
 
 
 def test_adapters(tmp_path: Path) -> None:
-    for library in ("langchain_core", "langchain_text_splitters", "llama_index.core", "chromadb"):
+    for library in (
+        "langchain_core",
+        "langchain_text_splitters",
+        "llama_index.core",
+        "chromadb",
+        "qdrant_client",
+    ):
         pytest.importorskip(library)
     readme = (ROOT / "runtime" / "integrations" / "README.md").read_text(encoding="utf-8")
     said = paste_all(readme, tmp_path)
@@ -52,6 +60,17 @@ def test_adapters(tmp_path: Path) -> None:
     assert "two cores and four gigabytes" in said[2]
     assert "given away" in said[3]
     assert "It rains." in said[5]
+    # Qdrant's sums of weighted maxima are our scores of the same vectors.
+    texts = (tmp_path / "report.txt").read_text(encoding="utf-8").split("\n\n")
+    with Embedder() as embedder:
+        stored = embedder.encode_multivector(texts, dimensions=128, dtype="float16")
+        [query] = embedder.encode_multivector(
+            ["What happens to the old machine?"], query=True, dimensions=128
+        )
+    scores = maxsim(query, [each.vectors for each in stored])
+    found = re.findall(r"^(\d+) (0\.\d+) ", said[7], re.MULTILINE)
+    assert [int(number) for number, _ in found] == np.argsort(-scores).tolist()
+    np.testing.assert_allclose([float(score) for _, score in found], np.sort(scores)[::-1], atol=1e-4)
     paste_all(readme, tmp_path)  # and once more
 
 
