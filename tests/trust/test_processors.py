@@ -222,3 +222,22 @@ def test_fp32_vectors_of_another_processor(
     with Embedder(fp32_folder, threads=1) as native:
         difference = np.abs(emulated(processor, fp32_folder, texts, tmp_path) - native.encode(texts)).max()
     assert difference <= 1e-6
+
+
+@pytest.mark.emulated
+@pytest.mark.parametrize("processor", ["avx2", "arm-dot"])
+def test_linear_layers_of_mixed_forms_on_another_processor(
+    tokenizer: WordPiece, tmp_path: Path, processor: str
+) -> None:
+    """What a repaired int8 model is made of: int8, int8 with 16-bit activations, fp32."""
+    if reason := emulation.missing(processor):
+        pytest.skip(reason)
+    source = SHARED / "model" / "jinabert-small-distilled"
+    if not source.is_dir():
+        pytest.skip("needs the checkpoint in ../shared/model")
+    folder = make_folder(source, tmp_path / "model", "int8", forms=("int8", "wide", "fp32", "wide", "int8"))
+    texts = short_texts(tokenizer, 20, most=24)
+    with Embedder(folder, threads=1) as native:
+        found = cosines(emulated(processor, folder, texts, tmp_path), native.encode(texts))
+    print(f"{processor}: worst {found.min():.7f}, mean {found.mean():.7f}")
+    assert found.min() >= 0.9998
