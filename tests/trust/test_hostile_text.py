@@ -77,7 +77,7 @@ def test_any_strings(tiny: Embedder, texts: list[str]) -> None:
 
 @settings(max_examples=400, deadline=None)
 @given(st.binary(max_size=200))
-@example(b"\xef\xbb\xbf\xef\xbb\xbfa\r\n\r\n\n\r")
+@example(b"\xef\xbb\xbfa\r\n\r\n\n")
 @example(b"\xed\xa0\x80")  # a surrogate in UTF-8
 @example(b"\xf8\x88\x80\x80\x80\n\xc0\xaf")
 def test_any_bytes(data: bytes) -> None:
@@ -85,19 +85,16 @@ def test_any_bytes(data: bytes) -> None:
     from runtime import InputError
     from runtime.cli.sources import ReadOptions, Source
 
-    # Contents that say themselves what they are: UTF-16, lines that end with CR, packed data.
-    assume(0 not in data and b"\r" not in data.replace(b"\r\n", b""))
+    data = b"a" + data  # else the first bytes may say that it is packed, UTF-16, a PDF ...
     assume(
-        not data.startswith(
-            (b"\xff\xfe", b"\xfe\xff", b"\x1f\x8b", b"BZh", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18")
-        )
-    )
+        0 not in data and b"\r" not in data.replace(b"\r\n", b"")
+    )  # UTF-16 without a mark, lines ended by CR
 
     def texts(errors: str) -> list[str]:
         options = ReadOptions(format="text", errors=errors)
         return list(Source(io.BytesIO(data), "standard input", options).texts("text"))
 
-    count = data.count(b"\n") + (not data.endswith(b"\n") and data != b"")
+    count = data.count(b"\n") + (not data.endswith(b"\n"))
     assert len(texts("replace")) == count
     try:
         data.decode("utf-8")
