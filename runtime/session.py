@@ -209,7 +209,7 @@ def _trim_heap() -> None:
     """Have the C library return what the arena freed: glibc keeps blocks of up to 32 MB otherwise."""
     import ctypes
 
-    with contextlib.suppress(OSError, AttributeError):  # not glibc
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # not glibc; on Windows None is no library
         ctypes.CDLL(None).malloc_trim(0)
 
 

@@ -139,8 +139,10 @@ class Parser(argparse.ArgumentParser):
 
 @contextlib.contextmanager
 def _handled(end: Callable[[int, object], NoReturn] | None) -> Iterator[None]:
-    """Have SIGINT and SIGTERM call a function."""
-    if end is None:
+    """Have SIGINT and SIGTERM call a function, in the main thread: others can have no handlers."""
+    import threading
+
+    if end is None or threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
