@@ -16,7 +16,14 @@ from export.own_tokenizer import FAST, SLOW, config_counts, own_tokenizer
 from export.tokenization import convert_tokenizer, model_kind
 from runtime.manifest import VOCABULARY
 
-__all__ = ["CHOICES", "SPECIAL_TOKENS", "LearnedTokenizer", "Vocabulary", "load_tokenizer_files", "load_vocabulary"]
+__all__ = [
+    "CHOICES",
+    "SPECIAL_TOKENS",
+    "LearnedTokenizer",
+    "Vocabulary",
+    "load_tokenizer_files",
+    "load_vocabulary",
+]
 
 
 # Field of tokenizer_config.json -> the token that the runtime's tokenizer knows by name.
@@ -116,7 +123,9 @@ def load_tokenizer_files(
     path = folder / "tokenizer_config.json"
     settings = read_json(path) if path.is_file() else {}
     if settings.get("truncation_side", "right") != "right":
-        raise ExportError(f"{path}: truncation_side is {settings['truncation_side']!r}; only 'right' is implemented")
+        raise ExportError(
+            f"{path}: truncation_side is {settings['truncation_side']!r}; only 'right' is implemented"
+        )
     return LearnedTokenizer(
         converted.description,
         converted.files,
