@@ -89,6 +89,8 @@ class Page:
         return message
 
     def _note(self, event: dict[str, Any]) -> None:
+        if event.get("sessionId") != self._session:  # of a tab before this one
+            return
         parameters = event.get("params", {})
         match event.get("method"):
             case "Network.requestWillBeSent":

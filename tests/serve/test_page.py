@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime import Embedder
+from runtime import Embedder, Reranker
 from tests.serve.browser import Page, browser, executable
 from tests.serve.server import Server, running
+from tests.tiny import make_cross_encoder
 
 pytestmark = pytest.mark.skipif(executable() is None, reason="no chromium: apt-get install chromium")
 
@@ -30,7 +31,7 @@ CONTRAST = """(() => {
     }
     return "rgb(255, 255, 255)";
   };
-  const texts = [...document.querySelectorAll("h1, p, label, summary, button, textarea, th, td, caption")];
+  const texts = [...document.querySelectorAll("h1, p, label, summary, button, textarea, th, td, caption, mark")];
   return texts.filter(element => element.textContent.trim() && element.offsetParent).map(element => {
     const [a, b] = [luminance(getComputedStyle(element).color), luminance(back(element))];
     return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), element.tagName, element.textContent];
@@ -85,6 +86,65 @@ def test_typed_texts_become_a_matrix_with_token_counts(
     assert all(url.startswith((served.url, "data:")) for url in page.requests)
 
 
+def rank(page: Page, query: str, texts: list[str]) -> list[Any]:
+    """Type texts and a query, press Enter in the query, and read the table."""
+    page.write("#texts", "\n".join(texts))
+    page.write("#query", query)
+    page.press("Enter", code=13)
+    page.wait("document.querySelector('.ranking') && !document.querySelector('#rank').disabled")
+    rows: list[Any] = page.value(ROWS)
+    return rows
+
+
+def test_texts_are_ranked_against_a_query_and_the_best_part_is_marked(
+    served: Server, page: Page, embedder: Embedder
+) -> None:
+    long = "\U0001f427 Penguins <i>swim</i> well. " + "It rained all day and nobody went out. " * 4
+    long += "The loaf stays in the oven for forty minutes. " + "The bank raised its rate again. " * 4
+    texts = [*TEXTS, *(f"Number {number} is a number." for number in range(8)), long.strip()]
+    page.open(f"{served.url}/")
+    rows = rank(page, "How long does the loaf stay in the oven?", texts)
+    wanted = embedder.rerank("How long does the loaf stay in the oven?", texts, spans=True)
+    assert [text for _, text in rows] == [texts[each.index] for each in wanted]
+    np.testing.assert_allclose([float(score) for score, _ in rows], [e.score for e in wanted], atol=0.0051)
+    marks = page.value(
+        "[...document.querySelectorAll('tbody tr')].map(r => r.querySelector('mark').textContent)"
+    )
+    assert marks == [texts[each.index][each.start : each.end] for each in wanted]
+    of_long = marks[[text for _, text in rows].index(texts[-1])]
+    assert "forty minutes" in of_long
+    assert len(of_long) < len(texts[-1]) / 2
+    # The other view, and back by the button; what is shown is of the last.
+    assert len(compare(page, TEXTS)) == len(TEXTS)
+    assert not page.value("document.querySelector('.ranking')")
+    page.value("document.querySelector('#rank').click()")
+    page.wait("document.querySelector('.ranking') && !document.querySelector('#rank').disabled")
+    assert page.complaints == []
+    page.write("#query", "  ")
+    page.press("Enter", code=13)
+    page.wait("document.querySelector('#state').textContent === 'Type a query.'")
+    assert page.value("document.querySelector('#frame').hidden && !document.querySelector('table')")
+
+
+def test_with_a_cross_encoder_the_page_ranks_only(tmp_path: Path, page: Page) -> None:
+    folder = make_cross_encoder(tmp_path / "cross")
+    texts = ["abc", "hello world", "hello"]
+    with running(tmp_path / "log", ["--model", str(folder), "--threads", "1"]) as server:
+        page.open(f"{server.url}/")
+        page.wait("document.querySelector('#title').textContent === 'Ranking of texts'")
+        assert page.value("!document.querySelector('#compare').offsetParent")
+        rows = rank(page, "hello", texts)
+        assert not page.value("document.querySelector('mark')")
+        # Ctrl+Enter in the texts ranks, too.
+        page.value("document.querySelector('#texts').focus()")
+        page.press("Enter", code=13, modifiers=2)
+        page.wait("document.querySelector('.ranking') && !document.querySelector('#rank').disabled")
+        assert page.value(ROWS) == rows
+        assert page.complaints == []
+    with Reranker(folder, threads=1) as reranker:
+        assert [text for _, text in rows] == [texts[each.index] for each in reranker.rerank("hello", texts)]
+
+
 def test_the_policy_allows_nothing_but_the_pages_own_code(served: Server, page: Page) -> None:
     httpx = pytest.importorskip("httpx")
     policy = httpx.get(f"{served.url}/").headers["Content-Security-Policy"]
@@ -104,9 +164,10 @@ def test_the_policy_allows_nothing_but_the_pages_own_code(served: Server, page: 
 def test_both_themes_can_be_read(served: Server, page: Page, theme: str) -> None:
     page.theme(theme)
     page.open(f"{served.url}/")
-    compare(page, TEXTS)
-    contrast, *where = page.value(CONTRAST)
-    assert contrast >= 4.5, where
+    for fill in (lambda: compare(page, TEXTS), lambda: rank(page, "What is ice?", TEXTS)):
+        fill()
+        contrast, *where = page.value(CONTRAST)
+        assert contrast >= 4.5, where
     light = page.value("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert light == (theme == "light")
 
@@ -119,6 +180,8 @@ def test_fields_have_names_and_a_narrow_window_is_enough(served: Server, page: P
     )
     assert page.value("document.querySelector('[role=status]') !== null")
     compare(page, TEXTS)
+    assert page.value("[...document.querySelectorAll('th')].every(cell => cell.scope)")
+    rank(page, "What is ice?", [*TEXTS, "word" * 100])
     assert page.value("[...document.querySelectorAll('th')].every(cell => cell.scope)")
     page.picture(360, 640)
     assert page.value("document.documentElement.scrollWidth") <= 360
@@ -141,6 +204,12 @@ def test_what_goes_wrong_is_said(tiny_folder: Path, tmp_path: Path, page: Page) 
         page.write("#texts", "  \n")
         page.value("document.querySelector('button').click()")
         said("Type at least one text.")
+        assert len(compare(page, ["hello", "world"])) == 2
+        page.write("#key", "another-key")
+        page.value("document.querySelector('#rank').click()")
+        said("this API key is not known")
+        assert page.value("document.querySelector('#frame').hidden && !document.querySelector('table')")
+        page.write("#key", "the-key")
         assert len(compare(page, ["hello", "world"])) == 2
         # An error takes the old matrix with it.
         page.write("#key", "another-key")
@@ -172,6 +241,11 @@ def test_a_long_text_shows_progress_and_can_be_canceled(served: Server, page: Pa
     assert page.value(
         "document.querySelector('#cancel').hidden && !document.querySelector('#compare').disabled"
     )
+    page.value("document.querySelector('#rank').click()")
+    page.wait(f"{state}.includes('Computing: 0 of 2,005 tokens')")
+    page.value("document.querySelector('#cancel').click()")
+    page.wait(f"{state} === 'Canceled.'")
+    assert page.value("document.querySelector('#frame').hidden && !document.querySelector('#rank').disabled")
     ahead.join()
     assert page.complaints == []
 
