@@ -9,7 +9,7 @@ Truncation and pairs of texts: tokenizer.py. Padding and batches: runtime/batchi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from os import PathLike
 
@@ -18,6 +18,7 @@ from runtime.errors import ModelError
 from .characters import CharacterTable
 from .tokenizer import Tokenizer
 from .vocabulary import Vocabulary
+from .word_cache import WordCache
 
 _CLOSE = [
     (f" {mark}", mark) for mark in (".", "?", "!", ",", "'m", "'s", "'ve", "'re")
@@ -26,8 +27,6 @@ _SPECIAL = ("[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]")  # taken literally whe
 _LONGEST_WORD = 100  # characters; a longer word is [UNK]
 _CONTINUED = "##"
 
-_MOST_CHUNKS = 32_768  # in the cache, which then starts again: about 7 MB
-_LONGEST_CHUNK = 64  # characters; a longer chunk is hardly met twice
 _BLOCK = 65_536  # characters split at a time: a line of 10 MB does not become 2 million strings at once
 
 # str.split breaks at these, `tokenizers` drops them, as it drops NUL.
@@ -62,7 +61,7 @@ class WordPiece(Tokenizer):
         self.prefix, self.middle, self.suffix = (self.cls_id,), (self.sep_id,), (self.sep_id,)
         self.lower_case = lower_case
         self._characters = CharacterTable(lower_case=lower_case)
-        self._chunk_ids = _ChunkCache(self._look_up).__getitem__
+        self._chunk_ids = WordCache(self._look_up).__getitem__
 
     @classmethod
     def from_file(cls, path: str | PathLike[str], *, lower_case: bool = True) -> WordPiece:
@@ -237,27 +236,6 @@ class WordPiece(Tokenizer):
             pieces.append((number, stop))
             start, prefix = stop, _CONTINUED
         return pieces
-
-
-class _ChunkCache(dict[str, tuple[int, ...]]):
-    """Chunk -> its ids, looked up when first asked for. Bounded.
-
-    Each access is one operation of a dict, so threads need no lock: at worst two of them look up the same chunk.
-    """
-
-    __slots__ = ("look_up",)
-
-    def __init__(self, look_up: Callable[[str], list[int]]) -> None:
-        super().__init__()
-        self.look_up = look_up
-
-    def __missing__(self, chunk: str) -> tuple[int, ...]:
-        ids = tuple(self.look_up(chunk))
-        if len(chunk) <= _LONGEST_CHUNK:
-            if len(self) >= _MOST_CHUNKS:
-                self.clear()
-            self[chunk] = ids
-        return ids
 
 
 def _interleave(parts: list[str], between: str) -> list[str]:

@@ -16,6 +16,7 @@ from zlib import crc32
 import pytest
 
 from runtime.errors import ModelError
+from runtime.tokenization import word_cache
 from runtime.tokenization import wordpiece as tokenizer_module
 from runtime.tokenization.characters import CharacterTable
 from runtime.tokenization.vocabulary import Vocabulary
@@ -234,7 +235,7 @@ def test_a_full_cache_starts_again(vocabulary_file: Path, monkeypatch: pytest.Mo
     texts = random_texts(5)
     some = [next(texts) for _ in range(300)]
     expected = [WordPiece.from_file(vocabulary_file).encode(text) for text in some[:20]]
-    monkeypatch.setattr(tokenizer_module, "_MOST_CHUNKS", 10)
+    monkeypatch.setattr(word_cache, "MAX_WORDS", 10)
     monkeypatch.setattr("runtime.tokenization.characters._MOST_CHARACTERS", 10)
     wordpiece = WordPiece.from_file(vocabulary_file)
     for text in some:
@@ -246,7 +247,7 @@ def test_threads_give_what_one_gives(vocabulary_file: Path, monkeypatch: pytest.
     texts = random_texts(6)
     some = [next(texts) for _ in range(400)]
     expected = [WordPiece.from_file(vocabulary_file).encode_with_offsets(text) for text in some]
-    monkeypatch.setattr(tokenizer_module, "_MOST_CHUNKS", 50)
+    monkeypatch.setattr(word_cache, "MAX_WORDS", 50)
     shared = WordPiece.from_file(vocabulary_file)
 
     def work(_: int) -> bool:
