@@ -14,7 +14,7 @@ from runtime import OutOfMemoryError, __version__
 from runtime.cli import command
 from runtime.errors import InputError
 
-COMMANDS = ["runtime.embed", "runtime.serve.__main__"]
+COMMANDS = ["runtime.embed", "runtime.serve.__main__", "runtime.bulk.__main__"]
 
 
 @pytest.fixture
