@@ -14,6 +14,7 @@ RUNTIME_TESTS = sorted((ROOT / "tests" / "runtime").rglob("*.py"))
 ALLOWED = {"numpy", "onnxruntime", "runtime"} | set(sys.stdlib_module_names)
 # Parts with an extra of their own may import what the extra installs; nothing else of runtime/ imports them.
 EXTRAS = {
+    "__pyinstaller": {"PyInstaller"},  # its hooks are run by PyInstaller
     "bulk": {"pyarrow", "tqdm", "ray", "pyspark"},
     "integrations": {"langchain_core", "langchain_text_splitters", "llama_index", "haystack", "chromadb"},
     "serve": {"msgspec", "prometheus_client", "starlette", "uvicorn", "zstandard"},
@@ -51,7 +52,7 @@ LAYERS = [
     "chunking cli reranker",
     "embedder",
     "api",
-    "alias bulk embed handlers integrations rerank serve",  # the doors: none knows of another
+    "__pyinstaller alias bulk embed handlers integrations rerank serve",  # the doors: none knows of another
 ]
 
 

@@ -84,7 +84,7 @@ for name in sys.stdin.read().splitlines():
 """
 
 # Parts of the runtime that need an extra, or are no code.
-NOT_OF_A_FUNCTION = ("alias/", "models/", "serve/", "bulk/", "integrations/")
+NOT_OF_A_FUNCTION = ("__pyinstaller/", "alias/", "models/", "serve/", "bulk/", "integrations/")
 
 Contents = dict[str, bytes | Path]  # name with / -> content, or the file that holds it
 

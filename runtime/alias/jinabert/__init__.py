@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from runtime import *  # noqa: F403
 
 _ABOVE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-_BESIDE = os.path.join(_ABOVE, "runtime")  # in a wheel; in a checkout this file is inside
-_PACKAGE = _BESIDE if os.path.isfile(os.path.join(_BESIDE, "embedder.py")) else os.path.dirname(_ABOVE)
+# In a checkout this file is inside the package, in a wheel beside it.
+_PACKAGE = os.path.dirname(_ABOVE) if os.path.basename(_ABOVE) == "alias" else os.path.join(_ABOVE, "runtime")
 _ORIGINAL = "runtime"
 __path__ = [_PACKAGE]
 
