@@ -8,6 +8,7 @@ Not here: training, devices, multi-process pools, tensors. Needs no extra.
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -250,6 +251,16 @@ class SentenceTransformer:
         ]
         ids, mask = pad(rows, self.tokenizer.pad_id)
         return {"input_ids": ids, "attention_mask": mask}
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        """What isinstance sees: sentence-transformers' own class where that is loaded, as KeyBERT and BERTopic ask."""
+        library = sys.modules.get("sentence_transformers")
+        kind: type = getattr(library, "SentenceTransformer", type(self))
+        return kind
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return object.__new__, (type(self),), self.__dict__  # pickle compares classes otherwise
 
     def __repr__(self) -> str:
         return f"SentenceTransformer({self.embedder!r})"
