@@ -1,10 +1,12 @@
-"""A program made by PyInstaller finds the bundled model and the modules that load on first use."""
+"""Programs in one file or folder find the bundled model: a zipapp, PyInstaller."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import zipapp
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,32 @@ assert embedder.rerank("a", ["a text"])[0].score > 0
 assert SentenceTransformer(threads=1).encode("a text").shape == (embedder.dimension,)
 print(json.dumps(embedder.encode("a text").tolist()))
 """
+
+
+def test_a_zipapp_unpacks_its_model_for_as_long_as_it_runs(tiny_folder: Path, tmp_path: Path) -> None:
+    source, temporary = tmp_path / "source", tmp_path / "temporary"
+    temporary.mkdir()
+    for file in (ROOT / "runtime").rglob("*.py"):
+        target = source / file.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, target)
+    shutil.copytree(tiny_folder, source / "runtime" / "models" / "tiny")
+    program = "import os, runtime\nvectors = [runtime.Embedder(threads=1).encode('a') for _ in range(2)]\n"
+    program += "if os.fork() == 0:\n    raise SystemExit(0)\nos.wait()\n"
+    program += "print(runtime.Embedder(threads=1).encode('a').shape)\n"
+    (source / "__main__.py").write_text(program)
+    zipapp.create_archive(source, tmp_path / "program.pyz")
+    done = subprocess.run(
+        [sys.executable, "program.pyz"],
+        cwd=tmp_path,
+        env={"TMPDIR": str(temporary)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "(16,)"), done.stderr
+    assert list(temporary.iterdir()) == []
 
 
 @pytest.mark.slow
