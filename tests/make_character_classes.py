@@ -79,29 +79,11 @@ def lower_case() -> dict[int, str]:
     return {code: text for code, text in found.items() if text != chr(code)}
 
 
-def replaced(key: str, text: str) -> str:
-    """Return what a Precompiled normaliser that replaces one text by "X" makes of another text."""
-    data: Any = charsmap(key, "X")
-    return str(normalizers.Precompiled(data).normalize_str(text))
-
-
 def extending() -> list[int]:
     """Return what belongs to the grapheme cluster of the character before it: Extend, SpacingMark, ZWJ."""
     data: Any = charsmap("a", "X")
     normalize = normalizers.Precompiled(data).normalize_str
     return [code for code in CODE_POINTS if normalize(f"a{chr(code)}") == "X"]
-
-
-def prepended() -> list[int]:
-    """Return what belongs to the grapheme cluster of the character after it."""
-    return [code for code in CODE_POINTS if len(replaced(chr(code), f"{chr(code)}a")) == 1]
-
-
-def controls() -> list[int]:
-    """Return what nothing joins, of at most three bytes: with more a cluster is too long to matter."""
-    return [
-        code for code in CODE_POINTS if code < 0x10000 and len(replaced(chr(code), chr(code) + ACUTE)) > 1
-    ]
 
 
 def joining(pattern: str, key: str) -> list[int]:
@@ -115,6 +97,17 @@ def joining(pattern: str, key: str) -> list[int]:
     data: Any = charsmap(key, "X")
     normalize = normalizers.Precompiled(data).normalize_str
     return [code for code in CODE_POINTS if normalize(pattern.format(chr(code))).endswith(ACUTE)]
+
+
+def prepended() -> list[int]:
+    """Find what belongs to the grapheme cluster of the character after it."""
+    return joining(f"{{}}a{ACUTE}", "a")
+
+
+def controls() -> list[int]:
+    """Find what nothing joins: marks after it are a cluster of their own."""
+    joined = set(joining(f"{{}}\u0341{ACUTE}", "\u0341"))
+    return [code for code in CODE_POINTS if code not in joined]
 
 
 def pictographs() -> list[int]:

@@ -78,6 +78,41 @@ def test_any_text(pair: Pair, text: str) -> None:
     assert not mismatches(pair, [text])
 
 
+@needs_assets
+@pytest.mark.parametrize("kind", ["T5"])
+def test_grapheme_clusters(pair: Pair) -> None:
+    """What stands before a mapped character with an accent decides whether the accent is lost with it."""
+    before = [
+        "",
+        "a",
+        "\n",
+        "\x01",
+        "\u200d",
+        "☃\u200d",
+        "👩\u200d",
+        "क्",
+        "क",
+        "\u0600",
+        "\u1100",
+        "🇫",
+        "\u05c8",
+    ]
+    before += [
+        "\U000e00f5",
+        "\U000e0001",
+        "\U000e0100",
+        "\U00013430",
+        "\U0001bca0",
+        "\U000110bd",
+        "\ufeff",
+        "\u2060",
+    ]
+    mapped = ["\u0341", "\u2122", "\u0958", "ª", "ﬁ", "\u0344", "e\u0302", "D\u0307", "\r", "\x02"]
+    after = ["", "\u0301", "\u0337", "\u0301\u0337", "\u0903", "\n"]
+    texts = ["".join(parts) for parts in itertools.product(before, mapped, after)]
+    assert not mismatches(pair, [*texts, *(f"x{text}y" for text in texts)])
+
+
 @every_kind
 @pytest.mark.parametrize(
     "text",
