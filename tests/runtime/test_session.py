@@ -57,8 +57,8 @@ def test_a_graph_with_other_inputs(tmp_path: Path) -> None:
 
 
 def test_a_dimension_that_is_not_the_graphs(tmp_path: Path) -> None:
-    folder = make_model(tmp_path / "model", dimension=32)
-    with pytest.raises(ModelError, match=r"gave \[1, 3, 16\].*dimension 32"):
+    folder = make_model(tmp_path / "model", dimension=32, hidden_size=32)
+    with pytest.raises(ModelError, match=r"gave \[1, 3, 16\].*32"):
         Embedder(folder).encode("hello")
 
 
