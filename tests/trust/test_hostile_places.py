@@ -194,7 +194,7 @@ def test_killed_at_any_moment_the_output_is_complete_or_absent(
             assert after is not None
             assert replaced or after == whole
     for path in tmp_path.iterdir():
-        assert path == target or re.fullmatch(r"\.out\.\d+\.tmp", path.name)
+        assert path == target or re.fullmatch(r"\.out\.\d+\.partial", path.name)
     # What killed runs left does not stand in the way.
     assert run(*command, "--force", data=lines).returncode == 0
     assert target.read_bytes() == whole
