@@ -156,7 +156,7 @@ def test_special_tokens_that_are_not_in_the_vocabulary_are_ordinary_text() -> No
     assert WordPiece(tokens).encode("[MASK][SEP]") == [2, 4, 6, 5, 3, 3]
 
 
-def test_special_tokens_side_by_side_and_broken(small: WordPiece) -> None:
+def test_special_tokens_next_to_each_other_and_broken(small: WordPiece) -> None:
     assert small.encode("[SEP]" * 1000) == [2, *[3] * 1001]
     assert small.encode("[CL[SEP]S]") == [2, 1, 1, 3, 1, 1, 3]
     assert small.encode("[" * 30_000 + "[SEP]" + "]" * 30_000) == [2, *[1] * 30_000, 3, *[1] * 30_000, 3]
