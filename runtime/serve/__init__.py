@@ -2,6 +2,7 @@
 
     __main__.py      the command line: options, the socket, uvicorn, SIGTERM
     settings.py      what it is told, and API keys
+    connection.py    a client's connection, which ends where the client does not go on
     application.py   the routes of runtime/api/, over HTTP
     middleware.py    what every request passes: CORS, key, most requests at once, errors, counts
     decoders.py      compressed bodies

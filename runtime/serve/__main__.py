@@ -140,6 +140,14 @@ def parser() -> command.Parser:
         " (default: the limit of the cgroup)",
     )
     add(
+        "--read-seconds",
+        type=command.integer(1),
+        metavar="N",
+        default=30,
+        help="how long the head of a request may take to arrive, and then its body, before 408"
+        " (default: %(default)s)",
+    )
+    add(
         "--drain-seconds",
         type=command.integer(0),
         metavar="N",
@@ -217,6 +225,7 @@ def _settings(options: argparse.Namespace) -> ServerSettings:
         max_body_bytes=options.max_body_bytes,
         max_queue_tokens=options.max_queue_tokens,
         max_requests=options.max_requests,
+        read_seconds=options.read_seconds,
         memory=limit,
         keys=read_keys(os.environ.get(KEY_VARIABLE), options.api_key_file, options.api_key),
         log_requests=options.log_requests,
@@ -230,6 +239,7 @@ def _serve(options: argparse.Namespace, settings: ServerSettings) -> int:
         import uvicorn
 
         from .application import create
+        from .connection import connection_class
         from .engine import Engine
         from .metrics import Metrics
 
@@ -240,7 +250,7 @@ def _serve(options: argparse.Namespace, settings: ServerSettings) -> int:
         # to HTTP/2 that Java's HttpClient offers, where h11 goes on with HTTP/1.1 as it should.
         config = uvicorn.Config(
             create(engine, metrics),
-            http="h11",
+            http=connection_class(settings),
             loop="asyncio",
             access_log=False,
             log_config=None,

@@ -230,7 +230,7 @@ class Answers:
         most = self._settings.max_body_bytes
         failure = None
         try:
-            async with asyncio.timeout(self._settings.body_seconds):
+            async with asyncio.timeout(self._settings.read_seconds):
                 try:
                     check_media_type(headers, DECODERS)
                     declared = headers.get("content-length", "")
@@ -248,8 +248,13 @@ class Answers:
                     failure = error
                     await discard_body(request.receive)
         except TimeoutError:
-            seconds = self._settings.body_seconds
-            failure = ServiceError(408, "body_timeout", f"the body took longer than {seconds:g} s to arrive")
+            seconds = self._settings.read_seconds
+            failure = ServiceError(
+                408,
+                "body_timeout",
+                f"the body took longer than {seconds:g} s to arrive",
+                headers={"Connection": "close"},
+            )
         except ClientDisconnect:
             raise ClientLeftError from None
         if failure is not None:

@@ -73,7 +73,7 @@ class Middleware:
                 await self._answer(scope, receive, sending)
             else:
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._settings.body_seconds):
+                    async with asyncio.timeout(self._settings.read_seconds):
                         await discard_body(receive)
                 await refusal(scope, receive, sending)
         except asyncio.CancelledError:  # by uvicorn, when the time to drain is over

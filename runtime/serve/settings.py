@@ -25,7 +25,7 @@ class ServerSettings(NamedTuple):
     max_body_bytes: int = MAX_BODY_BYTES
     max_queue_tokens: int = MAX_QUEUE_TOKENS  # that wait in a queue or run
     max_requests: int = 1024  # being answered at once
-    body_seconds: float = 30.0  # for a body to arrive
+    read_seconds: float = 30.0  # for a head to arrive, and for a body
     memory: int | None = None  # bytes that may be used; None: no limit
     keys: tuple[bytes, ...] = ()  # SHA-256 of the API keys; empty: none asked for
     log_requests: bool = False

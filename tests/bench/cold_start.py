@@ -44,7 +44,7 @@ OURS = """
 from runtime import Embedder
 embedder = Embedder({model!r})
 vector = embedder.encode({text!r})
-assert vector.shape == (512,)
+assert vector.shape == ({dimension},)
 """
 PHASES = """
 mark("interpreter")
@@ -77,11 +77,11 @@ from fastembed.common.model_description import ModelSource, PoolingType
 mark("library")
 TextEmbedding.add_custom_model(
     model="local/jinabert", pooling=PoolingType.MEAN, normalization=True, sources=ModelSource(hf="local/jinabert"),
-    dim=512, model_file="model.onnx")
+    dim={dimension}, model_file="model.onnx")
 model = TextEmbedding("local/jinabert", specific_model_path={plain!r}, threads={threads})
 mark("files, session")
 vector = next(iter(model.embed([{text!r}])))
-assert vector.shape == (512,)
+assert vector.shape == ({dimension},)
 mark("first vector")
 """
 OPTIMUM = """
@@ -100,7 +100,7 @@ mark("files, session")
 ids = np.array([tokenizer.encode({text!r}).ids])
 hidden = session.run(None, {{"input_ids": ids, "attention_mask": np.ones_like(ids)}})[0]
 vector = hidden[0].mean(axis=0)
-assert vector.shape == (512,)
+assert vector.shape == ({dimension},)
 mark("first vector")
 """
 # What "library", "files, session" of the peers are of ours.
@@ -155,6 +155,7 @@ def cold_start(settings: Settings) -> Result:
         "optimum": str(artifacts.optimum()) if "optimum int8" in names else "",
         "threads": settings.threads,
         "text": TEXT,
+        "dimension": artifacts.manifest.dimension,
     }
     jobs = {}
     for name in names:

@@ -229,7 +229,7 @@ def test_an_error_that_nobody_foresaw_tells_nothing(
 
 
 def test_a_body_that_does_not_arrive(tiny_folder: Path, local: Make) -> None:
-    service = local(tiny_folder, body_seconds=0.2)
+    service = local(tiny_folder, read_seconds=0.2)
 
     async def slowly() -> AsyncIterator[bytes]:
         yield b'{"input": '

@@ -123,6 +123,113 @@ def test_a_request_that_is_cut_in_the_middle(server: Server, sent: bytes) -> Non
     assert not [line for line in lines if "Traceback" in line or "internal error" in line]
 
 
+@pytest.fixture(scope="module")
+def hurried(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A service that waits a second for a head, and as long for a body."""
+    options = ["--model", str(tiny_folder), "--threads", "1", "--read-seconds", "1"]
+    with running(tmp_path_factory.mktemp("hurried") / "log", options) as found:
+        yield found
+
+
+def everything(connection: socket.socket) -> bytes:
+    """What comes until the service closes the connection, while a byte is sent now and then."""
+    data = b""
+    connection.settimeout(0.3)
+    while True:
+        try:
+            piece = connection.recv(1 << 16)
+            if not piece:
+                return data
+            data += piece
+        except TimeoutError:
+            try:
+                connection.sendall(b"x")
+            except (BrokenPipeError, ConnectionResetError):
+                return data
+        except ConnectionResetError:
+            return data
+
+
+HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        (b"G", b"request_timeout"),
+        (HEALTH + b"X-Slow: ", b"request_timeout"),
+        (head()[:-2] + b"X-Slow: ", b"request_timeout"),
+        (head(length=1000) + b'{"input": "', b"body_timeout"),
+        (head("/embed", length=1000), b"body took longer than 1 s"),
+        (head()[:-2] + b"Transfer-Encoding: chunked\r\n\r\n5\r\n", b"body_timeout"),
+    ],
+)
+def test_a_request_that_does_not_end(hurried: Server, sent: bytes, code: bytes) -> None:
+    if b"chunked" in sent:
+        sent = sent.replace(f"Content-Length: {len(BODY)}\r\n".encode(), b"")
+    with socket.create_connection(("127.0.0.1", hurried.port), SECONDS) as connection:
+        connection.sendall(sent)
+        answered = everything(connection)
+    assert answered.startswith(b"HTTP/1.1 408")
+    assert code in answered
+    assert b"connection: close" in answered.lower()
+    assert len(answered.partition(b"\r\n\r\n")[2].splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        HEALTH + b"\r\nGET /slow",  # a second head after an answer
+        HEALTH + b"Content-Length: 1000\r\n\r\nx",  # a body that nobody reads
+    ],
+)
+def test_a_request_that_does_not_end_after_an_answer(hurried: Server, sent: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", hurried.port), SECONDS) as connection:
+        connection.sendall(sent)
+        answered = everything(connection)
+    assert answered.startswith(b"HTTP/1.1 200")
+    assert (b"HTTP/1.1 408" in answered) == (b"/slow" in sent)
+
+
+def test_slow_requests_hold_nobody_up(hurried: Server) -> None:
+    connections = [socket.create_connection(("127.0.0.1", hurried.port), SECONDS) for _ in range(200)]
+    for number, connection in enumerate(connections):
+        connection.sendall((HEALTH, head(length=1000))[number % 2])
+    assert httpx.post(f"{hurried.url}/embed", json={"inputs": "a"}, timeout=SECONDS).status_code == 200
+    for connection in connections:
+        with connection:
+            assert answer(connection).startswith(b"HTTP/1.1 408")
+
+
+def test_what_is_no_request(hurried: Server) -> None:
+    for sent in (b"\x16\x03\x01 hello\r\n\r\n", HEALTH + b"no colon\r\n\r\n"):
+        with socket.create_connection(("127.0.0.1", hurried.port), SECONDS) as connection:
+            connection.sendall(sent)
+            top, _, body = everything(connection).partition(b"\r\n\r\n")
+        assert top.startswith(b"HTTP/1.1 400")
+        assert json.loads(body)["error"]["code"] == "invalid_http"
+
+
+def test_an_answer_that_nobody_reads() -> None:
+    """The connection ends; one that reads slowly goes on."""
+    from unittest.mock import Mock
+
+    from runtime.serve.connection import connection_class
+    from runtime.serve.settings import ServerSettings
+
+    made = connection_class(ServerSettings())
+
+    def ends(*left: int) -> bool:
+        connection = Mock(loop=Mock(call_later=lambda _, check: check()))  # time flies
+        connection.transport.get_write_buffer_size.side_effect = left
+        connection._time_writing = lambda left: made._time_writing(connection, left)
+        connection._time_writing(100)
+        return bool(connection.transport.abort.called)
+
+    assert not ends(90, 50, 0)
+    assert ends(90, 90)
+
+
 def test_a_browser_may_ask_from_the_origins_it_was_told(server: Server) -> None:
     asked = {"Origin": ORIGIN, "Access-Control-Request-Method": "POST"}
     wanted = "authorization,content-type,x-stainless-lang"
