@@ -15,6 +15,7 @@ def make_folder(checkpoint: Path, output: Path, precision: str, forms: tuple[str
     :param forms: of graph.weights.FORMS: the linear layers take them by turns, instead of one precision for all.
     :return: output.
     """
+    import dataclasses
     import tempfile
 
     from export import folder, graph, pipeline
@@ -26,6 +27,8 @@ def make_folder(checkpoint: Path, output: Path, precision: str, forms: tuple[str
 
     stated = read_declared(checkpoint)
     model = load_model(stated.backbone)
+    if model.head:  # as export.pipeline does
+        stated = dataclasses.replace(stated, pooling=("cls",), modules=model.head, normalize=False)
     vocabulary = load_tokenizer_files(stated.backbone, model.config)
     output.parent.mkdir(parents=True, exist_ok=True)
     weights = [*weight_files(stated.backbone), stated.backbone / "config.json"]

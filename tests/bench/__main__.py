@@ -38,6 +38,11 @@ BENCHMARKS = {
     "quality": ("quality", "quality", "similarity of sentences and retrieval, next to peers; the targets"),
     "rag": ("rag", "rag", "retrieval end to end: chunks, late chunks and whole documents in a vector store"),
     "rerank": ("rerank", "rerank", "reranking by token vectors, beside BM25 and hybrid search; its costs"),
+    "rerankers": (
+        "rerankers",
+        "rerankers",
+        "cross-encoders beside fastembed's and sentence-transformers'; long documents by token vectors",
+    ),
     "overhead": ("overhead", "overhead", "encode outside the session, several threads, a large corpus"),
     "bulk": ("bulk", "bulk", "bulk jobs: processes times threads, beside a plain encode"),
     "bulk-peer": ("bulk_scale", "bulk_peer", "bulk jobs beside datasets.map with fastembed"),
@@ -53,6 +58,7 @@ OF_THE_BUNDLED = {
     "quality",
     "rag",
     "rerank",
+    "rerankers",
     "serve",
     "bulk",
     "bulk-scale",
@@ -78,14 +84,14 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m tests.bench",
         description="Benchmarks against peers and against the limit, on the same weights, texts and threads.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=argparse.RawTextHelpFormatter,
     )
     names = "\n".join(f"{name}: {what}" for name, (_, _, what) in BENCHMARKS.items())
     options.add_argument(
         "name",
         metavar="NAME",
         choices=[*BENCHMARKS, "all", "data"],
-        help=f"one of\n{names}, all, or data, which fetches text",
+        help=f"one of\n{names}\nall: each of them\ndata: fetches text",
     )
     options.add_argument(
         "--output", metavar="DIR", type=Path, help="JSON and plots (default: the cache folder)"
@@ -166,7 +172,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     threads = options.threads or default_threads()
     with tempfile.TemporaryDirectory(prefix="jinabert-bench-") as work:
         about = machine(threads)
-        print(", ".join(f"{key}: {value}" for key, value in about.items()), end="\n\n", flush=True)
         for name in names:
             module, function, _ = BENCHMARKS[name]
             measure: Callable[[Settings], Result] = getattr(import_module(f"tests.bench.{module}"), function)

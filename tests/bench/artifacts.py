@@ -2,6 +2,9 @@
 
 plain/      fp32 graph as optimum exports it, with the files that fastembed and others read beside it
 optimum/    the same, quantised to int8 as optimum documents it
+static/     plain/ for OpenVINO, quantised to int8 by NNCF, calibrated on texts of STS-B's training set
+dynamic/    plain/ for OpenVINO with int8 weights
+q8_0/, f16/ the checkpoint as llama.cpp's GGUF
 unblocked/  our int8 graph without the branch for long texts
 fp32/       our graph in fp32, as `python -m export --precision fp32` makes it
 products/   the model's int8 weight products and nothing else
@@ -13,6 +16,7 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,12 +24,13 @@ from typing import Any
 
 from runtime.bundled import bundled_model
 from runtime.manifest import VOCABULARY, load_manifest
-from tests.bench.environments import CACHE
-from tests.paths import ROOT
+from tests.bench.environments import CACHE, python_of
+from tests.paths import ROOT, SHARED
 
-__all__ = ["Artifacts", "CheckpointError"]
+__all__ = ["Artifacts", "CheckpointError", "made_of_code", "preset"]
 
 WEIGHTS = "model.safetensors"
+CALIBRATION_TEXTS = 128
 
 
 class CheckpointError(OSError):
@@ -59,10 +64,7 @@ class Artifacts:
         """Made anew when the weights or the code that makes the graph are others."""
         from tests.unverified import make_folder
 
-        state = hashlib.sha256((checkpoint / WEIGHTS).read_bytes())
-        for source in sorted((ROOT / "export").glob("**/*.py")):
-            state.update(source.read_bytes())
-        folder = CACHE / "models" / f"ours-{state.hexdigest()[:12]}" / checkpoint.name
+        folder = CACHE / "models" / f"ours-{made_of_code(checkpoint)}" / checkpoint.name
         return folder if folder.is_dir() else make_folder(checkpoint, folder, "int8")
 
     @property
@@ -99,6 +101,24 @@ class Artifacts:
     def optimum(self) -> Path:
         """Return a folder of model.onnx in int8, by optimum, and vocab.txt."""
         return self._once(self._folder / "optimum", self._make_optimum)
+
+    def openvino(self, kind: str) -> Path:
+        """Return the path of an OpenVINO model in int8.
+
+        :param kind: "static" or "dynamic".
+        """
+        return self._once(self._folder / kind, lambda folder: self._make_openvino(folder, kind)) / "model.xml"
+
+    def gguf(self, precision: str) -> Path:
+        """Return the path of a GGUF file.
+
+        :param precision: "q8_0" or "f16".
+        """
+
+        def make(folder: Path) -> None:
+            _convert("llama.cpp", f"gguf-{precision}", self.checkpoint, folder / "model.gguf")
+
+        return self._once(self._folder / precision, make) / "model.gguf"
 
     def unblocked(self) -> Path:
         """Return a model folder of ours whose graph has no branch for long texts."""
@@ -150,8 +170,23 @@ class Artifacts:
     def _make_optimum(self, folder: Path) -> None:
         from export import baseline
 
-        baseline.quantize_optimum(self.plain() / "model.onnx", folder / "model.onnx", _preset())
+        baseline.quantize_optimum(self.plain() / "model.onnx", folder / "model.onnx", preset())
         shutil.copy(self.model / VOCABULARY, folder)
+
+    def _make_openvino(self, folder: Path, kind: str) -> None:
+        from runtime.tokenization.wordpiece import WordPiece
+
+        source, target = self.plain() / "model.onnx", folder / "model.xml"
+        if kind == "dynamic":
+            _convert("openvino", "openvino-dynamic", source, target)
+            return
+        tokenizer = WordPiece.from_file(self.model / VOCABULARY, lower_case=self.manifest.lower_case)
+        rows = (SHARED / "data" / "sts" / "stsb_train.tsv").read_text(encoding="utf-8").splitlines()
+        texts = [tokenizer.encode(row.split("\t")[1]) for row in rows[:: len(rows) // CALIBRATION_TEXTS]]
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as calibration:
+            json.dump(texts[:CALIBRATION_TEXTS], calibration)
+            calibration.flush()
+            _convert("openvino", "openvino-static", source, target, Path(calibration.name))
 
     def _make_unblocked(self, folder: Path) -> None:
         self._write(self._unblocked_graph(), folder, {"max_dense_tokens": None})
@@ -205,7 +240,28 @@ class Artifacts:
         onnx.save(g.model("products", inputs, [value(done, FLOAT, [])]), folder / "products.onnx")
 
 
-def _preset() -> str:
+def made_of_code(checkpoint: Path) -> str:
+    """Return what our export of a checkpoint follows from: the weights, and the code that makes the graph."""
+    state = hashlib.sha256((checkpoint / WEIGHTS).read_bytes())
+    code = (ROOT / "export").glob("**/*.py")
+    for source in [*sorted(code), ROOT / "runtime" / "manifest.py", ROOT / "tests" / "unverified.py"]:
+        state.update(source.read_bytes())
+    return state.hexdigest()[:12]
+
+
+def _convert(environment: str, kind: str, *paths: Path) -> None:
+    """Run convert.py in a peer's environment.
+
+    :raises OSError: it failed.
+    """
+    command = [python_of(environment), "-m", "tests.bench.convert", kind, *map(str, paths)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    if result.returncode:
+        last = (result.stderr.strip().splitlines() or ["no message"])[-1]
+        raise OSError(f"{kind} cannot be made: {last}")
+
+
+def preset() -> str:
     """optimum's preset for this processor."""
     import platform
 

@@ -22,7 +22,9 @@ ENVIRONMENTS = {
     "plain": ["numpy", "onnxruntime=={onnxruntime}", "tokenizers"],
     "fastembed": ["fastembed==0.9.1", "onnxruntime=={onnxruntime}"],
     "fastembed-datasets": ["datasets>=4", "fastembed==0.9.1", "onnxruntime=={onnxruntime}"],
-    "openvino": ["numpy", "openvino", "tokenizers"],
+    "openvino": ["nncf==3.4.0", "numpy", "openvino==2026.4.1", "tokenizers"],
+    # Compiled for this processor, which takes half an hour on one core; a wheel in PIP_FIND_LINKS saves it.
+    "llama.cpp": ["gguf==0.19.0", "llama-cpp-python==0.3.36", "numpy", "safetensors"],
     # Clients of the service, which need libraries of other versions.
     "clients": ["langchain-openai==1.7.4", "litellm==1.110.2"],
     "rerank-clients": [

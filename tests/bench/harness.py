@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -327,11 +328,16 @@ def block(worker: Worker, request: dict[str, Any]) -> Block:
 
 def machine(threads: int) -> dict[str, Any]:
     """Return what the figures were measured on."""
+    flags = set(next(_cpu_lines("flags"), "").split())
+    known = ("avx2", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
+    cache = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
     return {
         "processor": next(_cpu_lines("model name"), "unknown"),
-        "vnni": any("vnni" in flags for flags in _cpu_lines("flags")),
+        "instructions": " ".join(flag for flag in known if flag in flags) or "unknown",
+        "L2 a core": cache.read_text(encoding="ascii").strip() if cache.exists() else "unknown",
         "cores": len(os.sched_getaffinity(0)),
         "threads": threads,
+        "onnxruntime": version("onnxruntime"),
         "python": sys.version.split()[0],
         "kernel": os.uname().release,
     }

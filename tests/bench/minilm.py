@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,8 @@ from tests.paths import SHARED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from runtime.multivector import Multivector
 
 __all__ = ["MiniLM", "PeerMissingError", "load_minilm"]
 
@@ -72,9 +74,45 @@ class MiniLM:
         :param batch_size: see ``encode``.
         :return: vectors of length 1, [n, 384] float32.
         """
-        ids = [self._cut(list(text)) for text in texts]
+        vectors = np.empty((len(texts), DIMENSION), np.float32)
+        for number, hidden in self._hidden(list(map(self._cut, map(list, texts))), batch_size):
+            mean = hidden.sum(axis=0) / len(hidden)
+            vectors[number] = mean / np.maximum(np.linalg.norm(mean), 1e-12)
+        return vectors
+
+    def encode_multivector(
+        self, texts: Sequence[str], *, query: bool = False, dtype: str = "float32"
+    ) -> list[Multivector]:
+        """Token vectors, as Embedder.encode_multivector gives them; weights are those of the bundled model, whose
+        vocabulary is the same.
+
+        :param texts: any number of texts, cut at 256 tokens.
+        :param query: without effect: MiniLM has no prompts.
+        :param dtype: "float32" or "float16".
+        :return: one for each text.
+        """
+        from runtime.bundled import bundled_model
+        from runtime.multivector import TOKEN_WEIGHTS, Multivector, stored
+
+        weights = np.load(Path(bundled_model()) / TOKEN_WEIGHTS).astype(np.float32)
+        ids = [np.array(self._cut(self.tokenizer.encode(text)), np.int32) for text in texts]
+        found: dict[int, Multivector] = {}
+        for number, hidden in self._hidden([own.tolist() for own in ids], BATCH):
+            own, mean = ids[number], hidden.sum(axis=0) / len(hidden)
+            special = np.zeros(len(own), np.bool_)
+            special[[0, -1]] = True
+            found[number] = Multivector(
+                stored(hidden, dtype),
+                own,
+                special,
+                np.where(special, np.float32(0), weights[own]),
+                (mean / np.maximum(np.linalg.norm(mean), 1e-12)).astype(np.float32),
+            )
+        return [found[number] for number in range(len(texts))]
+
+    def _hidden(self, ids: list[list[int]], batch_size: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Texts of about equal length together: the number of each and the vectors of its tokens [T, 384]."""
         order = sorted(range(len(ids)), key=lambda number: len(ids[number]))
-        vectors = np.empty((len(ids), DIMENSION), np.float32)
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
             rows = np.zeros((len(batch), len(ids[batch[-1]])), np.int64)  # [PAD] is 0
@@ -84,9 +122,8 @@ class MiniLM:
                 mask[row, : len(ids[number])] = 1
             feed = {"input_ids": rows, "attention_mask": mask, "token_type_ids": np.zeros_like(rows)}
             hidden = self._session.run(["last_hidden_state"], feed)[0]
-            means = (hidden * mask[..., None]).sum(axis=1) / mask.sum(axis=1, keepdims=True)
-            vectors[batch] = means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
-        return vectors
+            for row, number in enumerate(batch):
+                yield number, hidden[row, : len(ids[number])]
 
     @staticmethod
     def _cut(ids: list[int]) -> list[int]:

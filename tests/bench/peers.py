@@ -188,22 +188,23 @@ class Torch:
 
 
 class OpenVino:
-    """optimum's int8 or fp32 graph in OpenVINO's CPU plugin, with the length sorting of our runtime."""
+    """A graph in OpenVINO's CPU plugin with its own settings, with the length sorting of our runtime."""
 
-    def __init__(self, folder: str, threads: int) -> None:
+    def __init__(self, model: str, vocabulary: str, threads: int) -> None:
         import openvino
         from tokenizers import BertWordPieceTokenizer
 
-        core = openvino.Core()
         settings = {"INFERENCE_NUM_THREADS": str(threads), "PERFORMANCE_HINT": "LATENCY"}
-        self.model = core.compile_model(f"{folder}/model.onnx", "CPU", settings)
-        self.tokenizer = BertWordPieceTokenizer(f"{folder}/vocab.txt", lowercase=True)
+        self.model = openvino.Core().compile_model(model, "CPU", settings)
+        self.tokenizer = BertWordPieceTokenizer(vocabulary, lowercase=True)
         self.tokenizer.enable_truncation(8192)
-        self.about = {"openvino": openvino.__version__}
+        precision = self.model.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        self.about = {"openvino": openvino.__version__, "precision": precision}
 
-    def encode(self, texts: Sequence[str]) -> Vectors:
+    def encode(self, texts: Sequence[str], max_length: int = 8192) -> Vectors:
         from runtime.batching import plan
 
+        self.tokenizer.enable_truncation(max_length)
         tokens = [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
         rows: list[Vectors | None] = [None] * len(tokens)
         for batch in plan([len(ids) for ids in tokens]):
@@ -224,6 +225,59 @@ class OpenVino:
     def prepare(self, ids: Ids) -> Callable[[], object]:
         feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
         return lambda: self.model(feed)
+
+    def special(self, what: str, request: dict[str, Any]) -> dict[str, Any]:
+        raise ValueError(f"no {what}")
+
+
+class LlamaCpp:
+    """llama.cpp with its own tokenizer; texts share a run, without padding, until it has CONTEXT tokens."""
+
+    CONTEXT = 512  # more where one text is longer: such a model reads a text in one run or not at all
+
+    def __init__(self, model: str, threads: int) -> None:
+        import llama_cpp
+
+        self.library, self.file, self.threads = llama_cpp, model, threads
+        self.about = {"llama-cpp-python": llama_cpp.__version__}
+        self.model = self.load(self.CONTEXT)
+
+    def load(self, tokens: int) -> Any:
+        return self.library.Llama(
+            self.file,
+            embedding=True,
+            n_ctx=tokens,
+            n_batch=tokens,
+            n_ubatch=tokens,
+            n_threads=self.threads,
+            n_threads_batch=self.threads,
+            pooling_type=self.library.LLAMA_POOLING_TYPE_MEAN,
+            verbose=False,
+        )
+
+    def make_room(self, tokens: int) -> None:
+        if tokens > self.model.n_batch:
+            self.model.close()
+            self.model = self.load(tokens)
+
+    def encode(self, texts: Sequence[str], max_length: int = 8192) -> Vectors:
+        if max(map(len, texts)) > self.model.n_batch:  # a token has a character at least
+            longest = max(len(self.model.tokenize(text.encode())) for text in texts)
+            self.make_room(min(longest, max_length))
+        return np.array(self.model.embed(list(texts), normalize=True), np.float32)
+
+    def prepare(self, ids: Ids) -> Callable[[], object]:
+        self.make_room(ids.size)
+        batch, context = self.model._batch, self.model._ctx
+
+        def run() -> None:
+            batch.reset()
+            for number, row in enumerate(ids.tolist()):
+                batch.add_sequence(row, number, True)
+            context.kv_cache_clear()
+            context.decode(batch)
+
+        return run
 
     def special(self, what: str, request: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"no {what}")
@@ -289,6 +343,7 @@ PEERS: dict[str, Callable[..., Any]] = {
     "fastembed": FastEmbed,
     "torch": Torch,
     "openvino": OpenVino,
+    "llama.cpp": LlamaCpp,
     "products": Products,
 }
 # Peer -> key of environments.ENVIRONMENTS
@@ -298,5 +353,6 @@ ENVIRONMENT = {
     "fastembed": "fastembed",
     "torch": "here",
     "openvino": "openvino",
+    "llama.cpp": "llama.cpp",
     "products": "plain",
 }

@@ -4,6 +4,9 @@ Each corpus is stored three ways: whole documents, their chunks embedded one by 
 chunking. Whatever is retrieved counts as found if the document that it is, or is a chunk of, answers the query. So ten
 results are ten documents or ten chunks: what a generating model would be given to read, whose tokens are in the table.
 
+Beside them stand BM25, the hybrid of it and cosine, and the 30 best by cosine ordered anew by token vectors
+(searching.py); the time of the last is that of its token vectors.
+
 XQuAD took five paragraphs of each of 48 articles, one after the other. A document is a paragraph here, as its
 judgements want it, and late chunking reads the five of an article in one pass. CISI's documents are abstracts, each on
 its own. The meetings are the shortest of QMSum's test set (tests/bench/sources.py), where people say "it" and "that" of
@@ -31,7 +34,7 @@ import numpy as np
 
 from runtime import Embedder
 from runtime.chunking import find_spans
-from tests.bench import minilm, sources, stores
+from tests.bench import minilm, searching, sources, stores
 from tests.bench.report import Chart, Result, Table, figure
 from tests.bench.settings import Settings
 from tests.paths import SHARED
@@ -39,7 +42,7 @@ from tests.paths import SHARED
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Corpus", "Scores", "judge", "load", "rag"]
+__all__ = ["Corpus", "Scores", "best", "judge", "load", "rag"]
 
 CORPORA = {"xquad_en": 5, "cisi": 1}  # name -> documents in a row that late chunking reads in one pass
 MEETINGS = "meetings"
@@ -50,7 +53,11 @@ CUTOFFS = (1, 5, 10)
 PLAIN, LATE, WHOLE = "plain chunks", "late chunks", "whole documents"
 OURS, MINILM = "ours", "minilm"
 POSTGRES = "JINABERT_BENCH_POSTGRES"
-NEEDED = {"qdrant_client": "qdrant-client", "langchain_text_splitters": "langchain-text-splitters"}
+NEEDED = {
+    "bm25s": "bm25s",
+    "qdrant_client": "qdrant-client",
+    "langchain_text_splitters": "langchain-text-splitters",
+}
 NEEDED_FOR_POSTGRES = {"psycopg": '"psycopg[binary]"', "pgvector": "pgvector"}
 QUICK = 20  # documents
 
@@ -201,6 +208,16 @@ def judge(found: NDArray[np.int64], documents: NDArray[np.int64], answers: Seque
     )
 
 
+def best(scores: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the numbers of the best texts for each query.
+
+    :param scores: [queries, texts].
+    :return: [queries, 10], best first; -1 where there are too few texts.
+    """
+    order = np.argsort(-scores, axis=1, kind="stable")[:, : CUTOFFS[-1]]
+    return np.pad(order, ((0, 0), (0, CUTOFFS[-1] - order.shape[1])), constant_values=-1)
+
+
 def rag(settings: Settings) -> Result:
     """Measure both corpora, or those named in settings.cases, with both models, or those in settings.only.
 
@@ -251,50 +268,72 @@ def measure(
     :param name: of the corpus.
     :param corpus: see there.
     :param embedder: our model, which also counts tokens.
-    :param models: key -> what has an encode(texts).
+    :param models: key -> what has an encode(texts) and an encode_multivector(texts).
     :param names: key -> name for the table.
     """
     spans = split(embedder, corpus.documents)
     chunks = [doc[start:end] for doc, own in zip(corpus.documents, spans, strict=True) for start, end in own]
-    of_chunk = np.repeat(np.arange(len(spans)), [len(own) for own in spans])
-    of_document = np.arange(len(corpus.documents))
-    rows, series = [], {}
+    stored = {
+        WHOLE: (corpus.documents, np.arange(len(corpus.documents))),
+        PLAIN: (chunks, np.repeat(np.arange(len(spans)), [len(own) for own in spans])),
+    }
+    stored[LATE] = stored[PLAIN]
+    rows: list[list[str]] = []
+    series: dict[str, list[float | None]] = {}
+
+    def add(title: str, way: str, found: NDArray[np.int64], more: dict[str, Any]) -> None:
+        """A row of the table."""
+        texts, documents = stored[way]
+        scores = judge(found, documents, corpus.answers)
+        tokens = float(np.mean(embedder.count_tokens(texts))) - 2
+        cells = [f"{100 * part[k]:.1f}" for part in (scores.hit, scores.mrr) for k in CUTOFFS]
+        seconds = more.get("embed_seconds")
+        rows.append([title, *cells, f"{tokens:.0f}", figure(seconds, "s") if seconds is not None else ""])
+        if way != PLAIN:
+            series[title] = [100 * scores.hit[k] for k in CUTOFFS]
+        result.data[f"{name}, {title}"] = {
+            "hit": scores.hit,
+            "mrr": scores.mrr,
+            "standard_error": scores.error,
+            "vectors": len(texts),
+            "tokens_a_result": tokens,
+            **more,
+        }
+
+    words = {way: searching.bm25(stored[way][0], corpus.queries) for way in (WHOLE, PLAIN)}
+    for way, scores in words.items():
+        add(f"BM25, {way}", way, best(scores), {})
     for key, model in models.items():
-        ways: dict[str, tuple[Callable[[], NDArray[np.float32]], list[str], NDArray[np.int64]]] = {
-            WHOLE: (lambda model=model: model.encode(corpus.documents), corpus.documents, of_document),  # type: ignore[misc]
-            PLAIN: (lambda model=model: model.encode(chunks), chunks, of_chunk),  # type: ignore[misc]
+        embed: dict[str, Callable[[], NDArray[np.float32]]] = {
+            WHOLE: lambda model=model: model.encode(corpus.documents),  # type: ignore[misc]
+            PLAIN: lambda model=model: model.encode(chunks),  # type: ignore[misc]
         }
         if key == OURS:
-            ways[LATE] = (lambda: late(embedder, corpus, spans), chunks, of_chunk)
+            embed[LATE] = lambda: late(embedder, corpus, spans)
         asked = model.encode(corpus.queries)
-        for way, (embed, texts, documents) in ways.items():
+        for way, work in embed.items():
             start = time.perf_counter()
-            vectors = embed()
-            seconds = time.perf_counter() - start
+            vectors = work()
+            more: dict[str, Any] = {"embed_seconds": time.perf_counter() - start}
             found = stores.qdrant(vectors, asked, CUTOFFS[-1])
-            scores = judge(found.numbers, documents, corpus.answers)
-            tokens = float(np.mean(embedder.count_tokens(texts))) - 2
-            cells = [f"{100 * part[k]:.1f}" for part in (scores.hit, scores.mrr) for k in CUTOFFS]
-            rows.append([f"{names[key]}, {way}", *cells, f"{tokens:.0f}", figure(seconds, "s")])
-            series[f"{names[key]}, {way}"] = [100 * scores.hit[k] for k in CUTOFFS]
-            data: dict[str, Any] = {
-                "hit": scores.hit,
-                "mrr": scores.mrr,
-                "standard_error": scores.error,
-                "vectors": len(texts),
-                "tokens_a_result": tokens,
-                "embed_seconds": seconds,
-                "qdrant_query_ms": 1000 * found.seconds,
-            }
+            more["qdrant_query_ms"] = 1000 * found.seconds
+            title = f"{names[key]}, {way}"
             if POSTGRES in os.environ:
                 other = stores.postgres(os.environ[POSTGRES], vectors, asked, CUTOFFS[-1])
-                same = float(np.mean(found.numbers == other.numbers))
                 if not np.allclose(found.scores, other.scores, atol=1e-5):
-                    raise ValueError(
-                        f"{name}, {names[key]}, {way}: Qdrant and PostgreSQL find different vectors"
-                    )
-                data |= {"postgres_query_ms": 1000 * other.seconds, "postgres_same": same}
-            result.data[f"{name}, {names[key]}, {way}"] = data
+                    raise ValueError(f"{name}, {title}: Qdrant and PostgreSQL find different vectors")
+                same = float(np.mean(found.numbers == other.numbers))
+                more |= {"postgres_query_ms": 1000 * other.seconds, "postgres_same": same}
+            add(title, way, found.numbers, more)
+            if way == LATE:
+                continue
+            cosines = asked.astype(np.float64) @ vectors.T.astype(np.float64)
+            add(f"{title}, hybrid", way, best(searching.hybrid(cosines, words[way])), {})
+            start = time.perf_counter()
+            texts = model.encode_multivector(stored[way][0], dtype="float16")
+            seconds = time.perf_counter() - start
+            again = searching.reranked(cosines, model.encode_multivector(corpus.queries, query=True), texts)
+            add(f"{title}, reranked", way, best(again), {"embed_seconds": seconds})
     head = [
         "stored",
         *(f"{what}@{k}" for what in ("hit", "MRR") for k in CUTOFFS),

@@ -77,9 +77,10 @@ def figure(value: float, unit: str = "") -> str:
 
 
 def show(result: Result) -> None:
-    """Print the tables and notes."""
+    """Print the tables, each with what it was measured on (data["machine"]), and the notes."""
+    about = ", ".join(f"{key}: {value}" for key, value in result.data.get("machine", {}).items())
     for table in result.tables:
-        print("\n".join(table.lines()), end="\n\n")
+        print("\n".join([*table.lines(), *(["", about] if about else [])]), end="\n\n")
     for note in result.notes:
         print(f"- {note}")
     print(flush=True)

@@ -1,9 +1,8 @@
 """Reranking by token vectors: what it finds beside cosine, BM25 and both together, and what it costs.
 
-The first stage are the 30 documents that cosine (or the hybrid) ranks best. Hybrid is reciprocal rank fusion of cosine
-and BM25 (Cormack et al., SIGIR 2009, k = 60). `--case formula` prints the table that the score's two constants were
-chosen by, on held-out passages of the training text: a sentence, or its four rarest words, ask for the rest of the
-paragraph that it begins.
+The first stage are the 30 documents that cosine (or the hybrid, searching.py) ranks best. `--case formula` prints the
+table that the score's two constants were chosen by, on held-out passages of the training text: a sentence, or its four
+rarest words, ask for the rest of the paragraph that it begins.
 """
 
 from __future__ import annotations
@@ -14,14 +13,14 @@ import re
 import sys
 import time
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from runtime import Embedder, Multivector, maxsim
-from tests.bench import retrieval
+from runtime.multivector import inverse_document_frequencies
+from tests.bench import minilm, retrieval, searching
 from tests.bench.report import Result, Table
 from tests.bench.settings import Settings, SettingsError
 from tests.paths import SHARED
@@ -29,12 +28,12 @@ from tests.paths import SHARED
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["fused", "rerank"]
+    from tests.bench.minilm import MiniLM
+
+__all__ = ["rerank"]
 
 SETS = ("xquad_en", "cranfield", "cisi", "passkey_1024")
 CASES = (*SETS, "costs", "formula")
-FIRST_STAGE = 30
-FUSION = 60  # k of reciprocal rank fusion
 PASSAGES = ("scitldr_train", "openstax_ccby", "foldoc_jargon_devil", "docs_html")
 POWERS, SHARES = (0.0, 0.5, 1.0), (0.0, 0.25, 0.5, 1.0)
 SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
@@ -52,12 +51,18 @@ def rerank(settings: Settings) -> Result:
     wanted = [name for name in CASES if name in settings.cases or (not settings.cases and name != "formula")]
     if set(wanted) - {"costs"} and not SHARED.exists():
         raise SettingsError(f"{SHARED} does not exist: rerank needs the sets there, or --case costs")
-    if set(wanted) & set(SETS) and find_spec("bm25s") is None:
-        raise SettingsError('bm25s is missing: pip install -e ".[bench]"')
+    if set(wanted) & set(SETS):
+        searching.need_bm25s()
     result = Result("rerank")
+    peer = None
+    if set(wanted) & set(SETS):
+        try:
+            peer = minilm.load_minilm(settings.threads)
+        except minilm.PeerMissingError as error:
+            result.notes.append(f"without all-MiniLM-L6-v2: {error}")
     with Embedder(settings.artifacts.model, threads=settings.threads) as embedder:
         if names := [name for name in wanted if name in SETS]:
-            result.tables.append(_quality(embedder, names, 20 if settings.quick else None))
+            result.tables.append(_quality(embedder, peer, names, 20 if settings.quick else None, result.data))
         if "costs" in wanted:
             result.tables.append(_costs(embedder, settings.rounds))
         if "formula" in wanted:
@@ -65,80 +70,75 @@ def rerank(settings: Settings) -> Result:
     return result
 
 
-def fused(*rankings: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Reciprocal rank fusion.
-
-    :param rankings: [documents] scores each, the higher the better.
-    :return: [documents] the sum of 1 / (FUSION + rank).
-    """
-    total = np.zeros(len(rankings[0]))
-    for scores in rankings:
-        order = np.argsort(-scores, kind="stable")
-        total[order] += 1 / (FUSION + 1 + np.arange(len(order)))
-    return total
-
-
-def _quality(embedder: Embedder, names: Sequence[str], limit: int | None) -> Table:
-    head = [
-        "nDCG@10 / hit@1 / MRR@10, %",
-        "cosine",
-        "BM25",
-        "hybrid",
-        "cosine, reranked",
-        "hybrid, reranked",
-        "stored int8",
-    ]
+def _quality(
+    embedder: Embedder, peer: MiniLM | None, names: Sequence[str], limit: int | None, data: dict[str, Any]
+) -> Table:
     rows = []
     for name in names:
-        start = time.perf_counter()
         documents, queries, relevant = retrieval.load(retrieval.FOLDER / name)
         queries, relevant = queries[:limit], relevant[:limit]
-        every = len(documents) if name.startswith("passkey") else FIRST_STAGE
-        cosines = embedder.similarity(embedder.encode(queries), embedder.encode(documents)).astype(np.float64)
-        words = _bm25(documents, queries)
-        hybrid = np.array([fused(*pair) for pair in zip(cosines, words, strict=True)])
-        stored = embedder.encode_multivector(documents, dtype="float16")
-        small = embedder.encode_multivector(documents, dimensions=128, dtype="int8")
-        asked = embedder.encode_multivector(queries, query=True)
-        asked_small = embedder.encode_multivector(queries, query=True, dimensions=128)
-        columns = [
-            cosines,
-            words,
-            hybrid,
-            _reranked(cosines, asked, stored, every),
-            _reranked(hybrid, asked, stored, every),
-            _reranked(cosines, asked_small, small, every),
-        ]
-        rows.append([name, *(_cell(similarity, relevant) for similarity in columns)])
-        print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
-    return Table("Retrieval, reranked by token vectors", head, rows)
+        every = len(documents) if name.startswith("passkey") else searching.FIRST_STAGE
+        words = searching.bm25(documents, queries)
+        models: dict[str, Embedder | MiniLM] = {"": embedder} | ({", MiniLM": peer} if peer else {})
+        for who, model in models.items():
+            start = time.perf_counter()
+            asked = model.encode_multivector(queries, query=True)
+            stored = model.encode_multivector(documents, dtype="float16")
+            cosines = _pooled(asked) @ _pooled(stored).T
+            hybrid = searching.hybrid(cosines, words)
+            weights = inverse_document_frequencies((each.ids for each in stored), len(embedder.tokenizer))
+            own = [
+                query._replace(weights=np.where(query.special, np.float32(0), weights[query.ids]))
+                for query in asked
+            ]
+            columns: dict[str, NDArray[np.float64] | None] = {
+                "cosine": cosines,
+                "BM25": words,
+                "hybrid": hybrid,
+                "cosine, reranked": searching.reranked(cosines, asked, stored, every),
+                "hybrid, reranked": searching.reranked(hybrid, asked, stored, every),
+                "reranked, IDF of the corpus": searching.reranked(cosines, own, stored, every),
+                "stored int8": _small(model, queries, documents, cosines, every),
+            }
+            found = {
+                what: _scores(column, relevant) for what, column in columns.items() if column is not None
+            }
+            data[f"{name}{who}"] = found
+            rows.append([f"{name}{who}", *(_cell(found.get(what)) for what in columns)])
+            print(f"{name}{who}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+    return Table("Retrieval, reranked by token vectors", ["nDCG@10 / hit@1 / MRR@10, %", *columns], rows)
 
 
-def _reranked(
-    first: NDArray[np.float64], queries: list[Multivector], documents: list[Multivector], count: int
-) -> NDArray[np.float64]:
-    """Scores in which the best `count` of the first stage are ordered anew, before all others."""
-    scores = np.array(first)
-    for number, query in enumerate(queries):
-        best = np.argsort(-first[number], kind="stable")[:count]
-        scores[number, best] = 1e6 + maxsim(query, [documents[index] for index in best])
-    return scores
+def _small(
+    model: Embedder | MiniLM,
+    queries: Sequence[str],
+    documents: Sequence[str],
+    cosines: NDArray[np.float64],
+    every: int,
+) -> NDArray[np.float64] | None:
+    """Reranked by int8 vectors of 128 dimensions; None for a model without a rotation."""
+    if not isinstance(model, Embedder):
+        return None
+    asked = model.encode_multivector(queries, query=True, dimensions=128)
+    stored = model.encode_multivector(documents, dimensions=128, dtype="int8")
+    return searching.reranked(cosines, asked, stored, every)
 
 
-def _bm25(documents: list[str], queries: list[str]) -> NDArray[np.float64]:
-    import bm25s
-
-    index = bm25s.BM25()
-    index.index(bm25s.tokenize(documents, stopwords="en", show_progress=False), show_progress=False)
-    asked = bm25s.tokenize(queries, stopwords="en", show_progress=False, return_ids=False)
-    return np.array([index.get_scores(list(words)) for words in asked], np.float64)
+def _pooled(vectors: Sequence[Multivector]) -> NDArray[np.float64]:
+    return np.stack([each.pooled for each in vectors]).astype(np.float64)
 
 
-def _cell(similarity: NDArray[np.float64], relevant: Sequence[dict[int, float]]) -> str:
+def _scores(similarity: NDArray[np.float64], relevant: Sequence[dict[int, float]]) -> dict[str, float]:
     found = retrieval.score(similarity, relevant)
     best = similarity.argmax(axis=1)
     hit = np.mean([int(index) in own for index, own in zip(best, relevant, strict=True)])
-    return f"{100 * found['ndcg_at_10']:.1f} / {100 * hit:.1f} / {100 * found['mrr_at_10']:.1f}"
+    return found | {"hit_at_1": float(hit)}
+
+
+def _cell(found: dict[str, float] | None) -> str:
+    if found is None:
+        return "-"
+    return " / ".join(f"{100 * found[name]:.1f}" for name in ("ndcg_at_10", "hit_at_1", "mrr_at_10"))
 
 
 def _costs(embedder: Embedder, rounds: int) -> Table:
@@ -211,7 +211,7 @@ def _formula(embedder: Embedder, queries: int) -> Table:
             found = []
             for number, query in enumerate(asked):
                 cosines = (means @ query.pooled).astype(np.float64)
-                best = np.argsort(-cosines, kind="stable")[:FIRST_STAGE]
+                best = np.argsort(-cosines, kind="stable")[: searching.FIRST_STAGE]
                 found.append((number, best, cosines[best], query, [stored[index] for index in best]))
             columns.append(found)
             names.append(name.partition("_")[0] + (", words" if short else ""))

@@ -18,12 +18,24 @@ from numpy.typing import NDArray
 from tests.bench.vectors import encode_once, unit
 from tests.paths import SHARED
 
-__all__ = ["FIRST", "FOLDER", "LENGTHS", "SETS", "Collection", "load", "measure", "score"]
+__all__ = [
+    "FIRST",
+    "FOLDER",
+    "LENGTHS",
+    "SETS",
+    "Collection",
+    "Search",
+    "load",
+    "measure",
+    "measure_search",
+    "score",
+]
 
 FOLDER = SHARED / "data" / "retrieval"
 LENGTHS = (256, 1024, 4096, 8192)  # tokens of a document of the pass key sets
 SETS = ("cranfield", "cisi", "xquad_en", *(f"passkey_{tokens}" for tokens in LENGTHS))
 FIRST = 10
+Search = Callable[[list[str], list[str]], NDArray[np.float64]]
 
 
 class Collection(NamedTuple):
@@ -70,12 +82,32 @@ def measure(
     limit: int | None = None,
     folder: Path | None = None,
 ) -> dict[str, float]:
-    """Score one set.
+    """Score one set by the cosine of vectors.
 
     :param encode: texts to vectors [n, D], of any length.
     :param name: one of SETS.
     :param limit: only so many queries, and of the documents up to ten of each and ten times `limit` others.
     :param folder: holds the sets; None for FOLDER.
+    :return: see score.
+    """
+
+    def search(documents: list[str], queries: list[str]) -> NDArray[np.float64]:
+        vectors = encode_once(encode, [*documents, *queries])
+        found, asked = (unit(np.stack([vectors[text] for text in texts])) for texts in (documents, queries))
+        return asked @ found.T
+
+    return measure_search(search, name, limit=limit, folder=folder)
+
+
+def measure_search(
+    search: Search, name: str, *, limit: int | None = None, folder: Path | None = None
+) -> dict[str, float]:
+    """Score one set by whatever search.
+
+    :param search: documents and queries to scores [queries, documents].
+    :param name: see measure.
+    :param limit: see measure.
+    :param folder: see measure.
     :return: see score.
     """
     documents, queries, relevant = load((folder or FOLDER) / name)
@@ -87,9 +119,7 @@ def measure(
         place = {number: new for new, number in enumerate(kept)}
         documents = [documents[number] for number in kept]
         relevant = [{place[number]: gain for number, gain in own.items()} for own in relevant]
-    vectors = encode_once(encode, [*documents, *queries])
-    found, asked = (unit(np.stack([vectors[text] for text in texts])) for texts in (documents, queries))
-    return score(asked @ found.T, relevant)
+    return score(search(documents, queries), relevant)
 
 
 def score(similarity: NDArray[np.floating], relevant: Sequence[dict[int, float]]) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ class Settings:
     def start(self, peer: str, **options: Any) -> Worker:
         """Start the process of a peer.
 
-        :param peer: key of peers.PEERS, followed by the precision where it has several: "optimum int8".
+        :param peer: key of peers.PEERS, followed by the form where it has several: "optimum int8".
         :param options: for the peer, on top of what follows from the settings.
         :return: its worker; the peer is loaded.
         :raises WorkerError: the peer cannot be had here.
@@ -60,10 +60,23 @@ class Settings:
                 }
             case "torch":
                 given = {"checkpoint": str(artifacts.checkpoint), "vocabulary": vocabulary}
+            case "openvino":
+                of = precision.split()[0] if precision else ""
+                model = self._made(
+                    peer, lambda: artifacts.openvino(of) if of else artifacts.plain() / "model.onnx"
+                )
+                given = {"model": model, "vocabulary": vocabulary}
+            case "llama.cpp":
+                given = {"model": self._made(peer, lambda: artifacts.gguf(precision.lower()))}
             case _:
                 given = {"folder": str(artifacts.optimum() if precision == "int8" else artifacts.plain())}
+        python = self._made(peer, lambda: python_of(ENVIRONMENT[kind]))
+        return Worker(peer, python, kind, {"threads": self.threads, **given, **options})
+
+    @staticmethod
+    def _made(peer: str, make: Callable[[], object]) -> str:
+        """What a peer needs, made where it is missing, as a str."""
         try:
-            python = python_of(ENVIRONMENT[kind])
+            return str(make())
         except OSError as error:
             raise WorkerError(f"{peer}: {error}") from None
-        return Worker(peer, python, kind, {"threads": self.threads, **given, **options})

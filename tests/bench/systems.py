@@ -1,6 +1,7 @@
-"""What quality is measured of: one checkpoint in torch, ONNX and int8, and the models beside it.
+"""What quality is measured of: one checkpoint in torch, ONNX and int8, the models beside it, and other ways to search.
 
-Each is a function from texts to vectors. Texts of about equal length run together, padded, wherever the system pads.
+A model is a function from texts to vectors. Texts of about equal length run together, padded, wherever the system pads.
+A search (BM25, hybrid, reranked: searching.py) is a function from documents and queries to scores.
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ from numpy.typing import NDArray
 from runtime import Embedder
 from runtime.manifest import VOCABULARY
 from runtime.tokenization.wordpiece import WordPiece
-from tests.bench.minilm import SHA256, PeerMissingError, load_minilm
+from tests.bench import searching
+from tests.bench.minilm import SHA256, MiniLM, PeerMissingError, load_minilm
+from tests.bench.retrieval import Search
 from tests.bench.settings import Settings
+from tests.bench.vectors import unit
 
 __all__ = ["NAMES", "System", "load", "run_padded"]
 
@@ -33,7 +37,8 @@ class System(NamedTuple):
     """A loaded model."""
 
     title: str
-    encode: Encode
+    encode: Encode | None = None
+    search: Search | None = None  # without encode: it has no similarity of sentences
     left_out: dict[str, str] = {}  # noqa: RUF012 - set -> why it is not measured; nobody changes it
     made_of: str | None = None  # what its figures follow from; None: from code of this repository too
 
@@ -97,7 +102,7 @@ def _torch(settings: Settings, stack: ExitStack) -> System:
 
     # About half an hour for torch; ONNX fp32, which agrees with it to 1e-5, has no such trouble.
     left_out = {"passkey_8192": "too slow in torch"}
-    return System("torch fp32", _encode(settings, run), left_out)
+    return System("torch fp32", _encode(settings, run), left_out=left_out)
 
 
 def _onnx(settings: Settings, stack: ExitStack) -> System:
@@ -126,7 +131,7 @@ def _optimum(settings: Settings, stack: ExitStack) -> System:
     def run(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
         return np.asarray(session.run(None, {"input_ids": ids, "attention_mask": mask})[0])
 
-    return System("optimum int8", _encode(settings, run), {"passkey_8192": "needs 18 GB"})
+    return System("optimum int8", _encode(settings, run), left_out={"passkey_8192": "needs 18 GB"})
 
 
 def _encode(
@@ -183,6 +188,42 @@ def _teacher(settings: Settings, stack: ExitStack) -> System:
     return System(f"{folder.name} fp32", encode, made_of=f"{digest}, torch {version('torch')}")
 
 
+def _bm25(settings: Settings, stack: ExitStack) -> System:
+    searching.need_bm25s()
+    return System("BM25", search=searching.bm25, made_of=f"bm25s {version('bm25s')}")
+
+
+def _embedder(settings: Settings, stack: ExitStack) -> Embedder | MiniLM:
+    return stack.enter_context(Embedder(settings.artifacts.model, threads=settings.threads))
+
+
+def _peer(settings: Settings, stack: ExitStack) -> Embedder | MiniLM:
+    return load_minilm(settings.threads)
+
+
+def _searching(
+    who: str, open_model: Callable[[Settings, ExitStack], Embedder | MiniLM], *, again: bool
+) -> Callable[[Settings, ExitStack], System]:
+    """Loads the hybrid of a model, or its order of the best by cosine `again` by token vectors."""
+
+    def load(settings: Settings, stack: ExitStack) -> System:
+        searching.need_bm25s()
+        model = open_model(settings, stack)
+
+        def search(documents: list[str], queries: list[str]) -> NDArray[np.float64]:
+            if not again:
+                found, asked = (unit(np.asarray(model.encode(texts))) for texts in (documents, queries))
+                return searching.hybrid(asked @ found.T, searching.bm25(documents, queries))
+            stored = model.encode_multivector(documents, dtype="float16")
+            several = model.encode_multivector(queries, query=True)
+            left, right = (unit(np.stack([each.pooled for each in own])) for own in (several, stored))
+            return searching.reranked(left @ right.T, several, stored)
+
+        return System(f"{who}, {'reranked' if again else 'hybrid'}", search=search)
+
+    return load
+
+
 # Name on the command line -> how it is loaded; the first four are the model itself.
 NAMES: dict[str, Callable[[Settings, ExitStack], System]] = {
     "torch": _torch,
@@ -191,4 +232,9 @@ NAMES: dict[str, Callable[[Settings, ExitStack], System]] = {
     "optimum": _optimum,
     "minilm": _minilm,
     "teacher": _teacher,
+    "bm25": _bm25,
+    "hybrid": _searching("our int8", _embedder, again=False),
+    "reranked": _searching("our int8", _embedder, again=True),
+    "minilm-hybrid": _searching("all-MiniLM-L6-v2", _peer, again=False),
+    "minilm-reranked": _searching("all-MiniLM-L6-v2", _peer, again=True),
 }

@@ -204,9 +204,18 @@ def test_a_whole_run_on_a_tiny_model(settings: Settings, tmp_path: Path) -> None
     json.loads(report.write(result, tmp_path)[0].read_text(encoding="utf-8"))
 
 
+def test_searches_stand_beside_models_where_something_is_searched(settings: Settings) -> None:
+    pytest.importorskip("bm25s")
+    settings.only = frozenset({"int8", "bm25", "hybrid", "reranked"})
+    result = quality.quality(settings)
+    assert result.tables[0].rows[0][2:] == ["-", "-", "-"]  # similarity of sentences is for models
+    assert result.tables[1].head == ["set", "our fp32", "BM25", "our int8, hybrid", "our int8, reranked"]
+    assert result.tables[1].rows == [["passkey_1024", *["100.0"] * 4]]
+
+
 def test_what_a_system_leaves_out_is_said(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     def load(_settings: Settings, _stack: ExitStack) -> systems.System:
-        return systems.System("slow", Letters(), {"passkey_1024": "too slow"})
+        return systems.System("slow", Letters(), left_out={"passkey_1024": "too slow"})
 
     monkeypatch.setitem(systems.NAMES, "int8", load)
     result = quality.quality(settings)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytest.importorskip("bm25s")
 pytest.importorskip("langchain_text_splitters")
 pytest.importorskip("qdrant_client")
 
@@ -81,11 +82,20 @@ def test_a_corpus_goes_through_to_a_table(tiny: Embedder, monkeypatch: pytest.Mo
     (table,) = result.tables
     assert table.title == "made: 4 documents, 6 chunks, 2 queries; %"
     assert [row[0] for row in table.rows] == [
+        "BM25, whole documents",
+        "BM25, plain chunks",
         "tiny, whole documents",
+        "tiny, whole documents, hybrid",
+        "tiny, whole documents, reranked",
         "tiny, plain chunks",
+        "tiny, plain chunks, hybrid",
+        "tiny, plain chunks, reranked",
         "tiny, late chunks",
     ]
-    assert table.rows[0][1:7] == ["100.0"] * 6  # the documents themselves are asked for
+    # The documents themselves are asked for.
+    for way in ("", ", reranked"):
+        (row,) = (row for row in table.rows if row[0] == f"tiny, whole documents{way}")
+        assert row[1:7] == ["100.0"] * 6
     assert result.data["made, tiny, whole documents"]["hit"] == {1: 1, 5: 1, 10: 1}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +12,37 @@ import numpy as np
 
 from runtime.tokenization.wordpiece import WordPiece
 from tests.bench import corpora
-from tests.bench.harness import Timing, Worker, WorkerError, interleave
+from tests.bench.harness import Block, Timing, Worker, WorkerError, interleave
+from tests.bench.long import run_one
 from tests.bench.report import Chart, Result, Table, figure
 from tests.bench.settings import Settings
 
 __all__ = ["CASES", "PEERS", "Case", "throughput"]
 
-PEERS = ("ours", "optimum int8", "optimum fp32", "openvino int8", "fastembed", "torch fp32", "products")
+PEERS = (
+    "ours",
+    "optimum int8",
+    "optimum fp32",
+    "openvino default",
+    "openvino static int8",
+    "openvino dynamic int8",
+    "llama.cpp Q8_0",
+    "llama.cpp F16",
+    "fastembed",
+    "torch fp32",
+    "products",
+)
 # To torch, over all texts; others 0.9999. The scale over a whole tensor costs optimum most.
-LEAST_COSINE = {"ours": 0.99, "optimum int8": 0.93, "openvino int8": 0.93}
+LEAST_COSINE = {
+    "ours": 0.99,
+    "optimum int8": 0.93,
+    "openvino default": 0.99,  # bf16 where the processor has it
+    "openvino static int8": 0.93,
+    "openvino dynamic int8": 0.99,
+    "llama.cpp Q8_0": 0.99,
+}
+TOGETHER = 40  # texts of 10 to 400 tokens, whose vectors are compared with those of each text alone
+LONGEST = 8192  # tokens of the case that has a process for each run
 
 
 @dataclass(frozen=True)
@@ -39,7 +63,27 @@ CASES = (
     Case("8x64", "8 texts of 64 tokens", 8, 64, seconds=0.4),
     Case("1x12", "one query of 12 tokens", 1, 12, seconds=0.3),
     Case("1x512", "one text of 512 tokens", 1, 512, seconds=0.4),
+    Case("1x2048", "one text of 2,048 tokens", 1, 2048, seconds=0.4),
+    Case(
+        f"1x{LONGEST}",
+        "one text of 8,192 tokens",
+        1,
+        LONGEST,
+        peers=tuple(peer for peer in PEERS if peer not in ("fastembed", "products")),
+    ),
 )
+
+
+@dataclass
+class Found:
+    """What was measured."""
+
+    whole: dict[str, dict[str, Timing]]  # case -> peer -> encode
+    bare: dict[str, dict[str, Timing]]  # case -> peer -> the session alone
+    cosines: dict[str, dict[str, float]]  # case -> peer -> the least to torch
+    tokens: dict[str, int]  # case -> of all its texts
+    peaks: dict[str, float]  # peer -> bytes, with LONGEST tokens
+    alone: dict[str, float]  # peer -> see _alone
 
 
 def _texts(case: Case, tokenizer: WordPiece, settings: Settings) -> list[str]:
@@ -48,6 +92,8 @@ def _texts(case: Case, tokenizer: WordPiece, settings: Settings) -> list[str]:
     if case.name == "mixed":
         return corpora.mixed(tokenizer, 4 if settings.quick else case.texts)
     assert case.tokens is not None
+    if case.tokens == LONGEST:
+        return [corpora.running(tokenizer, case.tokens)]
     return corpora.exactly(tokenizer, case.tokens, case.texts)
 
 
@@ -59,10 +105,7 @@ def throughput(settings: Settings) -> Result:
     """
     tokenizer = WordPiece.from_file(settings.artifacts.model / "vocab.txt")
     result = Result("throughput")
-    measured: dict[str, dict[str, Timing]] = {}
-    bare: dict[str, dict[str, Timing]] = {}
-    cosines: dict[str, dict[str, float]] = {}
-    tokens: dict[str, int] = {}
+    found = Found({}, {}, {}, {}, {}, {})
     with ExitStack() as stack:
         workers: dict[str, Worker] = {}
         for peer in settings.chosen(PEERS):
@@ -71,28 +114,66 @@ def throughput(settings: Settings) -> Result:
                 workers[peer] = stack.enter_context(settings.start(peer))
             except WorkerError as error:
                 result.notes.append(f"left out: {error}")
+        result.notes += [
+            f"{peer}: {', '.join(f'{key} {value}' for key, value in worker.loaded['about'].items())}"
+            for peer, worker in workers.items()
+        ]
+        some = corpora.mixed(tokenizer, TOGETHER, 10, 400)
+        found.alone.update(_alone(workers, some, settings.folder))
         for case in CASES:
             if settings.cases and case.name not in settings.cases:
                 continue
             texts = _texts(case, tokenizer, settings)
-            tokens[case.name] = sum(map(tokenizer.count, texts))
+            found.tokens[case.name] = sum(map(tokenizer.count, texts))
+            if case.tokens == LONGEST:
+                _longest(found, case, texts[0], settings, [peer for peer in case.peers if peer in workers])
+                continue
             taking_part = {peer: worker for peer, worker in workers.items() if peer in case.peers}
             if case.name == "mixed" and "fastembed" in taking_part:
                 taking_part["fastembed"] = stack.enter_context(settings.start("fastembed", batch_size=4))
             file = corpora.save(texts, settings.folder / f"{case.name}.json")
             for worker in taking_part.values():
                 worker.ask("texts", file=file)
-            cosines[case.name] = _check(taking_part, settings.folder, case)
+            found.cosines[case.name] = _check(taking_part, settings.folder, case)
             request = {"do": "time", "what": "encode", "seconds": case.seconds, "warm": 0}
             jobs = {peer: (worker, request) for peer, worker in taking_part.items()}
-            measured[case.name] = interleave(jobs, rounds=settings.rounds)
-            if case.tokens is not None:
+            found.whole[case.name] = interleave(jobs, rounds=settings.rounds)
+            if case.tokens is not None and case.tokens <= 512:
                 ids = [tokenizer.encode(text) for text in texts]
                 request = {"do": "time", "what": "run", "ids": ids, "seconds": case.seconds}
                 jobs = {peer: (worker, request) for peer, worker in taking_part.items()}
-                bare[case.name] = interleave(jobs, rounds=settings.rounds)
-    _report(result, measured, bare, cosines, tokens)
+                found.bare[case.name] = interleave(jobs, rounds=settings.rounds)
+    _report(result, found)
     return result
+
+
+def _alone(workers: dict[str, Worker], texts: list[str], folder: Path) -> dict[str, float]:
+    """Return for each peer the largest difference in a number of a vector when its text is alone and among others."""
+    file = folder / "vectors.npy"
+    together = corpora.save(texts, folder / "together.json")
+    single = [corpora.save([text], folder / f"alone-{number}.json") for number, text in enumerate(texts)]
+    largest = {}
+    for peer, worker in workers.items():
+        if peer == "products":
+            continue
+        vectors = []
+        for texts_file in (together, *single):
+            worker.ask("texts", file=texts_file)
+            worker.ask("vectors", file=str(file))
+            vectors.append(np.load(file).astype(np.float64))
+        largest[peer] = float(np.abs(vectors[0] - np.concatenate(vectors[1:])).max())
+    return largest
+
+
+def _longest(found: Found, case: Case, text: str, settings: Settings, peers: Sequence[str]) -> None:
+    """A text that takes a machine's memory: a process each, one after the other, twice; the better one counts."""
+    for peer in peers:
+        runs = [run_one(peer, LONGEST, text, settings) for _ in range(1 if settings.quick else 2)]
+        print(f"{peer}, {case.name}: {runs}", file=sys.stderr, flush=True)
+        if done := [run for run in runs if "skipped" not in run]:
+            best = Timing([Block(min(run["seconds"] for run in done), 0.0)])
+            found.whole.setdefault(case.name, {})[peer] = best
+            found.peaks[peer] = min(run["peak"] for run in done)
 
 
 def _check(workers: dict[str, Worker], folder: Path, case: Case) -> dict[str, float]:
@@ -119,44 +200,44 @@ def _check(workers: dict[str, Worker], folder: Path, case: Case) -> dict[str, fl
     return found
 
 
-def _report(
-    result: Result,
-    measured: dict[str, dict[str, Timing]],
-    bare: dict[str, dict[str, Timing]],
-    cosines: dict[str, dict[str, float]],
-    tokens: dict[str, int],
-) -> None:
-    names = [case for case in CASES if case.name in measured]
-    for title, timings in (("whole encode", measured), ("the session alone", bare)):
+def _report(result: Result, found: Found) -> None:
+    names = [case for case in CASES if case.name in found.whole]
+    peers = [peer for peer in PEERS if any(peer in own for own in found.whole.values())]
+    for title, timings in (("whole encode", found.whole), ("the session alone", found.bare)):
         rows = []
         for case in names:
             if case.name not in timings:
                 continue
             own = timings[case.name]
+            cosines = found.cosines.get(case.name, {})
             for peer, timing in own.items():
                 ratio = timing.median / own["ours"].median if "ours" in own else float("nan")
                 rows.append(
                     [
                         f"{case.what}: {peer}",
                         figure(timing.median * 1000, "ms"),
-                        figure(tokens[case.name] / timing.median),
+                        figure(found.tokens[case.name] / timing.median),
                         f"{ratio:.2f}",
-                        f"{cosines[case.name][peer]:.5f}" if peer in cosines.get(case.name, {}) else "",
+                        f"{cosines[peer]:.5f}" if peer in cosines else "",
                         f"{timing.disturbed}/{len(timing.blocks)}",
                     ]
                 )
         head = ["texts: peer", "time", "tokens/s", "time / ours", "least cosine to torch", "disturbed"]
         if rows:
             result.tables.append(Table(f"Throughput, {title}", head, rows))
-    result.tables.append(_targets(measured, bare))
+    result.tables += [_beside(names, peers, found), _targets(found.whole, found.bare)]
     result.data["whole"] = {
-        case: {peer: timing.document() for peer, timing in own.items()} for case, own in measured.items()
+        case: {peer: timing.document() for peer, timing in own.items()} for case, own in found.whole.items()
     }
     result.data["session"] = {
-        case: {peer: timing.document() for peer, timing in own.items()} for case, own in bare.items()
+        case: {peer: timing.document() for peer, timing in own.items()} for case, own in found.bare.items()
     }
-    result.data |= {"cosine": cosines, "tokens": tokens}
-    peers = [peer for peer in PEERS if any(peer in own for own in measured.values())]
+    result.data |= {
+        "cosine": found.cosines,
+        "tokens": found.tokens,
+        "peak_bytes": found.peaks,
+        "largest_difference_alone": found.alone,
+    }
     for title, chosen in (
         ("many texts", [case for case in names if case.tokens is None]),
         ("few texts", [case for case in names if case.tokens is not None]),
@@ -164,14 +245,44 @@ def _report(
         if chosen:
             series: dict[str, list[float | None]] = {
                 peer: [
-                    tokens[case.name] / measured[case.name][peer].median
-                    if peer in measured[case.name]
+                    found.tokens[case.name] / found.whole[case.name][peer].median
+                    if peer in found.whole[case.name]
                     else None
                     for case in chosen
                 ]
                 for peer in peers
             }
             result.charts.append(Chart(title, "tokens/s", series, [case.name for case in chosen], bars=True))
+
+
+def _beside(cases: Sequence[Case], peers: Sequence[str], found: Found) -> Table:
+    """Time relative to ours in each case, and the case where ours does worst; below 1 the peer is faster."""
+    rows = []
+    for peer in peers:
+        ratios: dict[str, float] = {}
+        cells = []
+        for case in cases:
+            timings = found.whole[case.name]
+            if peer not in timings or "ours" not in timings:
+                cells.append("")
+                continue
+            ratios[case.name] = timings[peer].median / timings["ours"].median
+            seconds = timings["ours"].median
+            own = figure(seconds, "s") if seconds >= 1 else figure(seconds * 1000, "ms")
+            cells.append(f"1 ({own})" if peer == "ours" else f"{ratios[case.name]:.2f}")
+        worst = min(ratios, key=ratios.__getitem__, default="")
+        peak, alone = found.peaks.get(peer), found.alone.get(peer)
+        rows.append(
+            [
+                peer,
+                *cells,
+                f"{ratios[worst]:.2f} ({worst})" if worst and peer != "ours" else "",
+                figure(peak / 1e6, "MB") if peak else "",
+                "" if alone is None else f"{alone:.1e}" if alone else "0",
+            ]
+        )
+    head = ["time / ours", *(case.name for case in cases), "the least", f"peak, {LONGEST:,} tokens"]
+    return Table("Beside ours", [*head, "largest difference of a vector, alone and in a batch"], rows)
 
 
 def _targets(measured: dict[str, dict[str, Timing]], bare: dict[str, dict[str, Timing]]) -> Table:

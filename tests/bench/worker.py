@@ -68,10 +68,11 @@ def main() -> None:
     import numpy as np
 
     from tests.bench.peers import PEERS
+    from tests.bench.rankers import RANKERS
 
     try:
         start = time.perf_counter()
-        peer = PEERS[sys.argv[1]](**json.loads(sys.argv[2]))
+        peer = {**PEERS, **RANKERS}[sys.argv[1]](**json.loads(sys.argv[2]))
         answer({"seconds": time.perf_counter() - start, "about": peer.about})
     except Exception as error:
         answer({"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"})
