@@ -120,7 +120,6 @@ def _add_wordpiece(writer: Any, tokens: list[str], type_count: int) -> None:
     writer.add_token_types(kinds)
     writer.add_pad_token_id(pad)
     writer.add_unk_token_id(unknown)
-    writer.add_cls_token_id(first)
     writer.add_bos_token_id(first)
     writer.add_sep_token_id(last)
     writer.add_eos_token_id(last)
