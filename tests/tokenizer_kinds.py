@@ -9,7 +9,7 @@ import json
 import lzma
 import random
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,10 +19,10 @@ from runtime.tokenization.loading import load_tokenizer
 from runtime.tokenization.tokenizer import Tokenizer
 from tests.charsmap import charsmap
 from tests.paths import SHARED
-from tests.wordpiece import random_texts, without_surrogates
+from tests.wordpiece import random_texts
 
 if TYPE_CHECKING:
-    import tokenizers
+    from tests.wordpiece import Judge
 
 ASSETS = SHARED / "data" / "tokenizers"
 TINY = ("byte-level-bpe", "character-bpe", "unigram")
@@ -57,7 +57,7 @@ class Pair(NamedTuple):
     """A tokenizer of the runtime and the same of `tokenizers`."""
 
     ours: Tokenizer
-    judge: tokenizers.Tokenizer
+    judge: Judge
 
 
 def write_checkpoint(folder: Path, name: str) -> Path:
@@ -114,21 +114,6 @@ def load(folder: Path, name: str) -> Tokenizer:
 def load_pair(folder: Path, name: str) -> Pair:
     """:return: The tokenizer of `load` and that of `tokenizers`."""
     return Pair(load(folder, name), reference_tokenizer(folder / "checkpoint"))
-
-
-def mismatches(pair: Pair, texts: Sequence[str]) -> list[str]:
-    """Compare ids, offsets and count.
-
-    :return: The texts on which they differ.
-    """
-    expected = pair.judge.encode_batch([without_surrogates(text) for text in texts])
-    return [
-        text
-        for text, one in zip(texts, expected, strict=True)
-        if pair.ours.encode(text) != one.ids
-        or pair.ours.encode_with_offsets(text) != (one.ids, one.offsets)
-        or pair.ours.count(text) != len(one.ids)
-    ]
 
 
 def kind_texts(seed: int) -> Iterator[str]:

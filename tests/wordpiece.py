@@ -7,17 +7,20 @@ import lzma
 import os
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from runtime.tokenization.wordpiece import WordPiece
+from runtime.tokenization.tokenizer import Tokenizer
 from tests.paths import MODELS, SHARED
 
 if TYPE_CHECKING:
     # One thread: its pool waits long for a CPU core that others use.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import tokenizers
     from tokenizers.implementations import BertWordPieceTokenizer
+
+    Judge: TypeAlias = tokenizers.Tokenizer | BertWordPieceTokenizer
 
 SPECIAL = ("[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]")
 UNICODE = SHARED / "data" / "unicode"
@@ -46,7 +49,13 @@ def without_surrogates(text: str) -> str:
     return re.sub("[\ud800-\udfff]", "\ufffd", text)
 
 
-def mismatches(wordpiece: WordPiece, judge: BertWordPieceTokenizer, texts: list[str]) -> list[str]:
+def description(judge: Judge) -> dict[str, Any]:
+    """Return the content of tokenizer.json."""
+    found: dict[str, Any] = json.loads(judge.to_str())
+    return found
+
+
+def mismatches(ours: Tokenizer, judge: Judge, texts: Sequence[str]) -> list[str]:
     """Compare ids, offsets and count.
 
     :return: The texts on which they differ.
@@ -55,9 +64,9 @@ def mismatches(wordpiece: WordPiece, judge: BertWordPieceTokenizer, texts: list[
     return [
         text
         for text, one in zip(texts, expected, strict=True)
-        if wordpiece.encode(text) != one.ids
-        or wordpiece.encode_with_offsets(text) != (one.ids, one.offsets)
-        or wordpiece.count(text) != len(one.ids)
+        if ours.encode(text) != one.ids
+        or ours.encode_with_offsets(text) != (one.ids, one.offsets)
+        or ours.count(text) != len(one.ids)
     ]
 
 

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.make_tokenizer_golden import EXAMPLES, blocks, telling_codes
-from tests.tokenizer_kinds import ASSETS, SHARED_KINDS, TINY, Pair, kind_texts, load_pair, mismatches
-from tests.wordpiece import FILES, UNICODE
+from tests.tokenizer_kinds import ASSETS, SHARED_KINDS, TINY, Pair, kind_texts, load_pair
+from tests.wordpiece import FILES, UNICODE, mismatches
 
 pytest.importorskip("tokenizers")
 
@@ -33,13 +33,13 @@ def pair(kind: str, tmp_path: Path) -> Pair:
 
 @every_kind
 def test_examples_and_random_texts(pair: Pair) -> None:
-    assert not mismatches(pair, [*EXAMPLES, *itertools.islice(kind_texts(1), 2000)])
+    assert not mismatches(*pair, [*EXAMPLES, *itertools.islice(kind_texts(1), 2000)])
 
 
 @every_kind
 def test_code_points(pair: Pair) -> None:
     for texts in blocks(telling_codes()[:: 1 if len(pair.ours) < 1000 else 31]):
-        assert not mismatches(pair, texts)
+        assert not mismatches(*pair, texts)
 
 
 @every_kind
@@ -47,7 +47,7 @@ def test_code_points(pair: Pair) -> None:
 @pytest.mark.skipif(not UNICODE.is_dir(), reason="needs ../shared/data/unicode")
 def test_unicode_files(pair: Pair, name: str) -> None:
     texts = [text[:1000] for text in FILES[name]()]
-    assert not mismatches(pair, texts[:: 1 + len(texts) // 4000])
+    assert not mismatches(*pair, texts[:: 1 + len(texts) // 4000])
 
 
 @every_kind
@@ -59,7 +59,7 @@ def test_source_code(pair: Pair) -> None:
         if (path := library / name).is_file()
     ]
     assert len(texts) >= 2
-    assert not mismatches(pair, [*texts, *(line for text in texts for line in text.splitlines())])
+    assert not mismatches(*pair, [*texts, *(line for text in texts for line in text.splitlines())])
 
 
 @every_kind
@@ -75,7 +75,7 @@ def test_source_code(pair: Pair) -> None:
 )
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text(pair: Pair, text: str) -> None:
-    assert not mismatches(pair, [text])
+    assert not mismatches(*pair, [text])
 
 
 @needs_assets
@@ -110,7 +110,7 @@ def test_grapheme_clusters(pair: Pair) -> None:
     mapped = ["\u0341", "\u2122", "\u0958", "ª", "ﬁ", "\u0344", "e\u0302", "D\u0307", "\r", "\x02"]
     after = ["", "\u0301", "\u0337", "\u0301\u0337", "\u0903", "\n"]
     texts = ["".join(parts) for parts in itertools.product(before, mapped, after)]
-    assert not mismatches(pair, [*texts, *(f"x{text}y" for text in texts)])
+    assert not mismatches(*pair, [*texts, *(f"x{text}y" for text in texts)])
 
 
 @every_kind
@@ -128,7 +128,7 @@ def test_grapheme_clusters(pair: Pair) -> None:
     ids=["one letter", "letters", "blanks", "ideographs", "marks", "masks", "words"],
 )
 def test_long_texts(pair: Pair, text: str) -> None:
-    assert not mismatches(pair, [text])
+    assert not mismatches(*pair, [text])
 
 
 @every_kind
