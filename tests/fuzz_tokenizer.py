@@ -2,7 +2,8 @@
 
     python -m tests.fuzz_tokenizer [--seconds 60] [--texts N] [--seed 0] [--kind NAME ...]
 
-Each tokenizer gets texts of its own (tests/hostile_texts.py). Ids, offsets and counts must be those of `tokenizers`.
+Each tokenizer gets texts of its own (tests/hostile_texts.py). Ids, offsets, counts
+and the texts that the ids give must be those of `tokenizers`.
 The last line says how many texts there were and how many differed. Exits 1 and prints the texts if any did, 2 if the
 arguments are wrong.
 """

@@ -1,7 +1,7 @@
-"""Random texts that are hard for tokenizers, of several sorts in turn: for `tests.fuzz_tokenizer`.
+"""Random texts that are hard for tokenizers: `kind_texts` for tests, `hostile_texts` for `tests.fuzz_tokenizer`.
 
-Each sort aims at one thing that goes wrong: merges within long words, rare alphabets, grapheme clusters, white space,
-added tokens side by side, ordinary text with small changes.
+Each sort of the latter aims at one thing that goes wrong: merges within long words, rare alphabets, grapheme clusters,
+white space, added tokens side by side, ordinary text with small changes.
 """
 
 from __future__ import annotations
@@ -13,9 +13,19 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
-from tests.tokenizer_kinds import kind_texts
-from tests.wordpiece import UNICODE, declaration_texts
+from tests.wordpiece import UNICODE, declaration_texts, random_texts
 
+SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")  # of RoBERTa and what follows it
+_PIECES = [
+    *SPECIAL, "<S>", "<mask", "s>", "  <mask>", "</s></s>", "<extra_id_0>", "<new word>", "NEW", "new",
+    "\u2581", "\u2581a", "\uff1c/s\uff1e", "'s", "'re", "'LL", "it's", "I've", "\u0120", "\u0121", "\u00a0",
+    "  ", "   \n", "\n\n", "\t\tx", "\r\n", "\x1c", "\x1d\x1f", "\x85", "\u2003", "\u3000", "\u200b", "\0",
+    "def f(x):\n    return x\n", "{\n\t\"key\": [1, 2.5e-3]\n}", "aaa", "aaaa" * 9, "ab" * 70, "a" * 200, "の" * 150,
+    "²", "½", "Ⓐ", "ⅷ", "İ", "ΑΣ", "Ǆ", "ß", "\u0301", "e\u0302\u0301", "D\u0307", "\ufb01\u0301", "™\u0301",
+    "☃\u200d™\u0301", "क्\u0958\u0301", "\u0600ª\u0301", "\u0958", "가\u11a8", "각", "\u1100\u1161",
+    "🇫🇷", "👍🏽", "👩\u200d👧", "①", "㌀", "１２", "ｱ\uff9e", "\ufdfa", "\U0001d400",
+    "\u05c8", "\u05c9", "\ue000", "\U0010fffd",
+]  # fmt: skip
 _WHITE = [*map(chr, range(0x09, 0x0E)), " ", " ", "  ", "\r\n", "\r\n", *map(chr, range(0x1C, 0x20)), "\x85", "\xa0",
           "\u1680", "\u180e", *map(chr, range(0x2000, 0x2010)), "\u2028", "\u2029", "\u202f", "\u205f", "\u2060",
           "\u3000", "\ufeff", "\0", "\x7f", "\u2581", "\u0120"]  # fmt: skip
@@ -46,6 +56,24 @@ _THEMES = {
     "everything": [(0x0, 0x110000)],
 }  # fmt: skip
 _MOST_REPEATED = 2_000  # characters
+
+
+def kind_texts(seed: int) -> Iterator[str]:
+    """Random texts as those of `random_texts`, half of them with pieces that matter to these tokenizers.
+
+    :param seed: The same seed gives the same texts on every Python.
+    :return: Without end.
+    """
+    draw = random.Random(seed).random
+    for text in random_texts(seed):
+        yield text
+        parts = []
+        for _ in range(1 + int(draw() * 6)):
+            parts.append(_PIECES[int(draw() * len(_PIECES))])
+            if draw() < 0.5:
+                start = int(draw() * len(text))
+                parts.append(text[start : start + int(draw() * 6)])
+        yield "".join(parts)
 
 
 class _Maker:

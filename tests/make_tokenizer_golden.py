@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+from tests.hostile_texts import kind_texts
 from tests.wordpiece import FILES, SPECIAL, random_texts, reference, vocabulary, without_surrogates
 
 DATA = Path(__file__).parent / "data"
@@ -111,8 +112,6 @@ def first_difference(codes: list[int], expected: list[int], of_block: Callable[[
 
 def kind_batches() -> Iterator[list[str]]:
     """:return: Random texts for byte-pair and Unigram tokenizers, a batch at a time."""
-    from tests.tokenizer_kinds import kind_texts
-
     texts = kind_texts(SEED)
     for _ in range(BATCHES // 4):
         yield list(itertools.islice(texts, TEXTS_IN_BATCH))
@@ -120,22 +119,27 @@ def kind_batches() -> Iterator[list[str]]:
 
 def write_kinds() -> None:
     """Write tokenizer_kinds_golden.json: the tiny tokenizers of tests/tokenizer_kinds.py."""
-    from tests.tokenizer_kinds import TINY, load_pair
+    from export.tokenization import convert_tokenizer
+    from tests.stored_tokenizers import store
+    from tests.tokenizer_kinds import TINY, load_pair, write_checkpoint
 
     golden: dict[str, Any] = {}
     for kind in TINY:
         with tempfile.TemporaryDirectory() as folder:
             judge = load_pair(Path(folder), kind).judge
+            stored = store(convert_tokenizer(write_checkpoint(Path(folder), kind)), Path(folder))
 
         def encode(texts: list[str], judge: Any = judge) -> list[tuple[list[int], list[tuple[int, int]]]]:
             found = judge.encode_batch([without_surrogates(text) for text in texts])
             return [(one.ids, one.offsets) for one in found]
 
         golden[kind] = {
+            "tokenizer": stored,
             "codes": [checksum(encode(block)) for block in blocks(telling_codes())],
             "random": [checksum(encode(batch)) for batch in kind_batches()],
             "examples": [
                 {"text": text, "ids": ids, "offsets": offsets}
+                | {"decoded": [judge.decode(ids, skip_special_tokens=skip) for skip in (True, False)]}
                 for text, (ids, offsets) in zip(EXAMPLES, encode(EXAMPLES), strict=True)
             ],
         }

@@ -9,17 +9,16 @@ import json
 import lzma
 import random
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from export.tokenization import convert_tokenizer, reference_tokenizer
-from export.tokenization.learned import byte_signs
+from runtime.tokenization.decoding import byte_signs
 from runtime.tokenization.loading import load_tokenizer
 from runtime.tokenization.tokenizer import Tokenizer
 from tests.charsmap import charsmap
+from tests.hostile_texts import SPECIAL
 from tests.paths import SHARED
-from tests.wordpiece import random_texts
 
 if TYPE_CHECKING:
     from tests.wordpiece import Judge
@@ -35,22 +34,12 @@ SHARED_KINDS = {
     "T5 from spiece.model": {"t5/spiece.model": "spiece.model"},
 }
 
-SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 _WORDS = [
     "the", "then", "there", "hello", "world", "is", "in", "ing", "it's", "1234", "12", "déjà", "über", "naïve",
     "日本語", "日本", "привет", "한국", "i\u0307", "ab", "abc",
 ]  # fmt: skip
 
-_PIECES = [
-    *SPECIAL, "<S>", "<mask", "s>", "  <mask>", "</s></s>", "<extra_id_0>", "<new word>", "NEW", "new",
-    "\u2581", "\u2581a", "\uff1c/s\uff1e", "'s", "'re", "'LL", "it's", "I've", "\u0120", "\u0121", "\u00a0",
-    "  ", "   \n", "\n\n", "\t\tx", "\r\n", "\x1c", "\x1d\x1f", "\x85", "\u2003", "\u3000", "\u200b", "\0",
-    "def f(x):\n    return x\n", "{\n\t\"key\": [1, 2.5e-3]\n}", "aaa", "aaaa" * 9, "ab" * 70, "a" * 200, "の" * 150,
-    "²", "½", "Ⓐ", "ⅷ", "İ", "ΑΣ", "Ǆ", "ß", "\u0301", "e\u0302\u0301", "D\u0307", "\ufb01\u0301", "™\u0301",
-    "☃\u200d™\u0301", "क्\u0958\u0301", "\u0600ª\u0301", "\u0958", "가\u11a8", "각", "\u1100\u1161",
-    "🇫🇷", "👍🏽", "👩\u200d👧", "①", "㌀", "１２", "ｱ\uff9e", "\ufdfa", "\U0001d400",
-    "\u05c8", "\u05c9", "\ue000", "\U0010fffd",
-]  # fmt: skip
+_BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 
 
 class Pair(NamedTuple):
@@ -116,24 +105,6 @@ def load_pair(folder: Path, name: str) -> Pair:
     return Pair(load(folder, name), reference_tokenizer(folder / "checkpoint"))
 
 
-def kind_texts(seed: int) -> Iterator[str]:
-    """Random texts as those of `random_texts`, half of them with pieces that matter to these tokenizers.
-
-    :param seed: The same seed gives the same texts on every Python.
-    :return: Without end.
-    """
-    draw = random.Random(seed).random
-    for text in random_texts(seed):
-        yield text
-        parts = []
-        for _ in range(1 + int(draw() * 6)):
-            parts.append(_PIECES[int(draw() * len(_PIECES))])
-            if draw() < 0.5:
-                start = int(draw() * len(text))
-                parts.append(text[start : start + int(draw() * 6)])
-        yield "".join(parts)
-
-
 def tiny_tokenizer(name: str) -> dict[str, Any]:
     """Make a tokenizer.json of some hundred tokens with the pipeline of base-code, base-zh or T5.
 
@@ -144,7 +115,6 @@ def tiny_tokenizer(name: str) -> dict[str, Any]:
         "version": "1.0",
         "truncation": {"max_length": 4, "strategy": "LongestFirst", "stride": 0, "direction": "Right"},
         "padding": None,
-        "decoder": None,
     }
     if name == "unigram":
         return document | _tiny_unigram()
@@ -181,12 +151,9 @@ def tiny_tokenizer(name: str) -> dict[str, Any]:
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": True, "special": False}
     return document | {
         "added_tokens": [*added, flags | extra, flags | other],
+        "decoder": {**_BYTE_LEVEL} if byte_level else None,  # base-zh's is not known
         "normalizer": None if byte_level else {"type": "Lowercase"},
-        "pre_tokenizer": (
-            {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-            if byte_level
-            else {"type": "Whitespace"}
-        ),
+        "pre_tokenizer": ({**_BYTE_LEVEL} if byte_level else {"type": "Whitespace"}),
         "post_processor": {
             "type": "RobertaProcessing",
             "sep": ["</s>", 2],
@@ -225,6 +192,7 @@ def _tiny_unigram() -> dict[str, Any]:
     ids = [0, 1, 2, len(pieces) - 1]
     return {
         "added_tokens": [{"id": number, "content": pieces[number][0], **flags} for number in ids],
+        "decoder": {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always", "split": True},
         "normalizer": {
             "type": "Precompiled",
             "precompiled_charsmap": base64.b64encode(charsmap("\u2122", "TM")).decode(),

@@ -56,17 +56,21 @@ def description(judge: Judge) -> dict[str, Any]:
 
 
 def mismatches(ours: Tokenizer, judge: Judge, texts: Sequence[str]) -> list[str]:
-    """Compare ids, offsets and count.
+    """Compare ids, offsets, count, and the texts that the ids give.
 
     :return: The texts on which they differ.
     """
     expected = judge.encode_batch([without_surrogates(text) for text in texts])
+    lists = [one.ids for one in expected]
+    bare, whole = (judge.decode_batch(lists, skip_special_tokens=skip) for skip in (True, False))
     return [
         text
-        for text, one in zip(texts, expected, strict=True)
+        for text, one, without, with_special in zip(texts, expected, bare, whole, strict=True)
         if ours.encode(text) != one.ids
         or ours.encode_with_offsets(text) != (one.ids, one.offsets)
         or ours.count(text) != len(one.ids)
+        or ours.decode(one.ids) != without
+        or ours.decode(one.ids, special=True) != with_special
     ]
 
 

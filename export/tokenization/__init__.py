@@ -78,6 +78,7 @@ def convert_tokenizer(folder: Path) -> ConvertedTokenizer:
         "pad_id": _pad_id(fields.pad_token, ids, template),
         "unk_id": unk_id,
         **template,
+        "decoder": steps.decoder(fields),
         "added_tokens": write_added_tokens(added),
     }
     return ConvertedTokenizer(description, {TABLES: write_tables(tables)}, size)

@@ -160,7 +160,7 @@ def _byte_level(folder: Path, settings: dict[str, Any], special: dict[str, Any])
             "use_regex": True,
         },
         "post_processor": processor,
-        "decoder": None,
+        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
         "model": {"type": "BPE", "vocab": vocabulary, "merges": merges},
     }
 
@@ -209,7 +209,7 @@ def _t5(file: Path, settings: dict[str, Any]) -> dict[str, Any]:
             "pair": [first, stop, second, stop],
             "special_tokens": {"</s>": {"id": "</s>", "ids": [end], "tokens": ["</s>"]}},
         },
-        "decoder": None,
+        "decoder": {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always", "split": True},
         "model": {"type": "Unigram", "unk_id": model.unk_id, "vocab": vocabulary, "byte_fallback": False},
     }
 

@@ -12,6 +12,7 @@ from export.errors import ExportError
 from export.tokenization.fields import Fields
 from export.tokenization.steps import BYTE_LEVEL, UNIGRAM
 from runtime.tokenization.byte_pair import KEY_BITS
+from runtime.tokenization.decoding import byte_signs
 
 if TYPE_CHECKING:
     Table = array[Any] | str
@@ -93,23 +94,17 @@ def tables(fields: Fields, kind: str, ids: dict[str, int]) -> tuple[int | None, 
     if unk_id is not None:
         lengths[unk_id] = 1  # one character, whatever its name
     pairs, merged = _merges(fields, ids)
+    other = _unmerged(ids, {*alphabet.values()}, pairs, merged)
     return unk_id, {
         "alphabet": "".join(alphabet),
         "alphabet_ids": array("I", alphabet.values()),
         "lengths": lengths,
         "pairs": pairs,
         "merged": merged,
+        "other": "".join(other),
+        "other_ids": array("I", map(ids.__getitem__, other)),
+        "other_lengths": array("I", map(len, other)),
     }
-
-
-def byte_signs() -> list[str]:
-    """Give the visible sign that stands for each byte in a byte-level vocabulary, as GPT-2 has it.
-
-    :return: 256 characters: the printable ones of Latin-1 for themselves, the others from U+0100 on.
-    """
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = iter(range(0x100, 0x200))
-    return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
 
 
 def _merges(fields: Fields, ids: dict[str, int]) -> tuple[array[int], array[int]]:
@@ -130,6 +125,17 @@ def _merges(fields: Fields, ids: dict[str, int]) -> tuple[array[int], array[int]
     if len(set(pairs)) != len(pairs):
         raise ExportError(f"{fields.file}: a merge is listed twice: fetch it again")
     return pairs, merged
+
+
+def _unmerged(ids: dict[str, int], alphabet: set[int], pairs: array[int], merged: array[int]) -> list[str]:
+    """Give the tokens that the merges, taken in order, do not make: only `decode` meets them."""
+    made = set(alphabet)
+    other = {number: token for token, number in ids.items() if number not in alphabet}
+    for pair, number in zip(pairs, merged, strict=True):
+        if pair >> KEY_BITS in made and pair & (1 << KEY_BITS) - 1 in made:
+            made.add(number)
+            other.pop(number, None)
+    return list(other.values())
 
 
 def _unigram(fields: Fields, ids: dict[str, int]) -> tuple[int | None, dict[str, Table]]:

@@ -103,6 +103,24 @@ def template(fields: Fields, ids: dict[str, int]) -> Template:
     return found
 
 
+def decoder(fields: Fields) -> str | None:
+    """Read how tokens become a text again.
+
+    :param fields: The tokenizer.
+    :return: A name in runtime.tokenization.decoding.DECODERS; None where it is not implemented, which no vector needs.
+    """
+    steps = _flat(fields.file, "decoder", fields.document.get("decoder"), "decoders")
+    if not steps:
+        return "blanks"
+    if [step.get("type") for step in steps] == ["ByteLevel"]:
+        return "byte-level"
+    step = steps[0]
+    if len(steps) == 1 and step.get("type") == "Metaspace" and step.get("replacement") == "\u2581":
+        never = step.get("prepend_scheme") == "never" or step.get("add_prefix_space") is False
+        return None if never else "metaspace"
+    return None
+
+
 def _flat(file: Path, field: str, step: Any, inner: str) -> list[dict[str, Any]]:
     """Write a step and a sequence of steps alike."""
     if step is None:

@@ -388,7 +388,9 @@ def decode(document: object, context: Context) -> Answer:
             values, dump([context.tokenizer.decode(ids, special=special) for ids in values["ids"]])
         )
     except NotImplementedError:
-        raise ServiceError(500, "not_of_this_model", "this model's tokenizer gives no text for ids") from None
+        raise ServiceError(
+            500, "not_of_this_model", "the decoder of this model's tokenizer is not implemented"
+        ) from None
 
 
 def default(document: object, context: Context) -> Answer:

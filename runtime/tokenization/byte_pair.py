@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from heapq import heapify, heappop, heappush
-from itertools import chain, pairwise
+from itertools import accumulate, chain, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .added_tokens import WHITE_SPACE
 from .character_classes import LETTER, NUMBER, WORD, ranges, reach
+from .decoding import byte_signs
 from .pipeline import Pipeline, Setup, Span, trim
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Merges(NamedTuple):
     pairs: Sequence[int]  # left << KEY_BITS | right
     merged: Sequence[int]  # id of what each pair becomes
     lengths: Sequence[int]  # symbols of each id
+    other: Mapping[int, str]  # id -> text of the tokens that no merge gives
 
 
 def _whitespace(most: int) -> str:
@@ -69,6 +71,7 @@ class BytePair(Pipeline):
         self._ranks = dict(zip(merges.pairs, range(len(merges.pairs)), strict=True))
         self._merged = merges.merged
         self._lengths = merges.lengths
+        self._other = merges.other
         self._unknown = -1 if setup.unk_id is None else setup.unk_id
         self.lower_case = lower_case
         super().__init__(setup)
@@ -88,6 +91,22 @@ class BytePair(Pipeline):
 
     def find_words(self, text: str) -> Iterator[Span]:
         return (match.span() for match in _expression(self._words, reach(text)).finditer(text))
+
+    def symbol_texts(self) -> Iterable[str]:
+        """:return: The symbols of the alphabet as the vocabulary writes them."""
+        return self._symbols
+
+    def learned_texts(self) -> Sequence[str]:
+        texts = [""] * len(self._lengths)
+        for text, number in zip(self.symbol_texts(), self._symbols.values(), strict=True):
+            texts[number] = text
+        for number, text in self._other.items():
+            texts[number] = text
+        for pair, number in zip(self._ranks, self._merged, strict=True):
+            left, right = texts[pair >> KEY_BITS], texts[pair & (1 << KEY_BITS) - 1]
+            if left and right and not texts[number]:
+                texts[number] = left + right
+        return texts
 
     def look_up(self, word: str) -> Sequence[int]:
         symbol, unknown = self._symbols.get, self._unknown
@@ -165,6 +184,10 @@ class ByteLevelBytePair(BytePair):
         self._byte_ids = [merges.alphabet[chr(byte)] for byte in range(256)]
         super().__init__(setup, merges, lower_case=lower_case)
 
+    def symbol_texts(self) -> Iterable[str]:
+        signs = byte_signs()
+        return [signs[ord(symbol)] for symbol in self._symbols]
+
     def look_up(self, word: str) -> Sequence[int]:
         return self._merge(list(map(self._byte_ids.__getitem__, word.encode())))
 
@@ -240,10 +263,13 @@ def make_byte_pair(
     """
     if len(tables["pairs"]) != len(tables["merged"]) or (setup.unk_id is None and not byte_level):
         raise ValueError
+    ends = list(accumulate(tables["other_lengths"]))
+    other = [tables["other"][start:stop] for start, stop in zip([0, *ends], ends, strict=False)]
     merges = Merges(
         dict(zip(tables["alphabet"], tables["alphabet_ids"], strict=True)),
         tables["pairs"],
         tables["merged"],
         tables["lengths"],
+        dict(zip(tables["other_ids"], other, strict=True)),
     )
     return (ByteLevelBytePair if byte_level else BytePair)(setup, merges, lower_case=lower_case)

@@ -100,6 +100,7 @@ def _setup(description: Mapping[str, Any]) -> Setup:
         added_tokens=read_added_tokens(description.get("added_tokens", []), size),
         trim_offsets=_flag(description, "trim_offsets"),
         second_type_id=_number(description, "second_type_id", 2),
+        decoder=_decoder(description.get("decoder")),
     )
 
 
@@ -115,6 +116,14 @@ def _flag(description: Mapping[str, Any], field: str) -> bool:
     if not isinstance(value, bool):
         raise ModelError(f"tokenizer.{field} is {value!r:.60}, not true or false")
     return value
+
+
+def _decoder(name: object) -> str | None:
+    from .decoding import DECODERS
+
+    if name is not None and name not in DECODERS:
+        raise ModelError(f"tokenizer.decoder is {name!r:.60}, not one of {', '.join(DECODERS)}")
+    return name if isinstance(name, str) else None
 
 
 def _ids(description: Mapping[str, Any], field: str, size: int) -> tuple[int, ...]:

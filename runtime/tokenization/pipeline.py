@@ -7,7 +7,7 @@ A kind of tokenizer says what its normaliser, its words and its model are; this 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -33,10 +33,11 @@ class Setup(NamedTuple):
     added_tokens: Sequence[AddedToken] = ()
     trim_offsets: bool = False  # offsets leave out the white space at both ends of a token
     second_type_id: int = 0
+    decoder: str | None = None  # name in decoding.DECODERS
 
 
 class Pipeline(Tokenizer):
-    """A tokenizer of the steps above. Subclasses say what the five methods below do.
+    """A tokenizer of the steps above. Subclasses say what the methods below do, up to `__len__`.
 
     :param setup: Special ids and added tokens.
     """
@@ -44,11 +45,12 @@ class Pipeline(Tokenizer):
     def __init__(self, setup: Setup) -> None:
         self.pad_id, self.unk_id = setup.pad_id, setup.unk_id
         self.prefix, self.middle, self.suffix = setup.prefix, setup.middle, setup.suffix
-        self.second_type_id = setup.second_type_id
+        self.second_type_id, self.decoder = setup.second_type_id, setup.decoder
         self._size = setup.size
         self._trims = setup.trim_offsets
         self._added = AddedTokens(setup.added_tokens, self.normalize)
         self._word_ids = WordCache(self.look_up).__getitem__
+        self._texts: list[str] = []  # of the tokens, made at the first `decode`
 
     def normalize(self, text: str) -> str:
         """Normalise a text without added tokens.
@@ -100,6 +102,10 @@ class Pipeline(Tokenizer):
         """
         raise NotImplementedError
 
+    def learned_texts(self) -> Sequence[str]:
+        """:return: The tokens of the model as the vocabulary writes them, at their ids; "" where there is none."""
+        raise NotImplementedError
+
     def __len__(self) -> int:
         """:return: The number of ids."""
         return self._size
@@ -111,6 +117,18 @@ class Pipeline(Tokenizer):
         return next(
             (token.content for token in self._added.tokens if token.id == number and token.special), ""
         )
+
+    def token_texts(self) -> Sequence[str]:
+        if not self._texts:
+            texts = [*self.learned_texts()]
+            texts += [""] * (self._size - len(texts))
+            for token in self._added.tokens:
+                texts[token.id] = token.content
+            self._texts = texts
+        return self._texts
+
+    def special_texts(self) -> Collection[str]:
+        return {token.content for token in self._added.tokens if token.special}
 
     def encode(self, text: str) -> list[int]:
         return [*self.prefix, *chain.from_iterable(self._runs(text)), *self.suffix]

@@ -16,7 +16,7 @@ from typing import Any
 from runtime.errors import ModelError
 
 TABLES = "tokenizer.bin"
-_FORMAT = 1
+_FORMAT = 2
 _MOST_HEADER_BYTES = 1 << 16
 _EXPORT_AGAIN = "copy or export the model folder again"
 

@@ -10,7 +10,7 @@ from runtime.errors import InputError
 
 TYPE_CHECKING = False  # typing itself would be a noticeable part of a cold start
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from typing import TypeVar
 
     _T = TypeVar("_T")
@@ -28,6 +28,9 @@ class Tokenizer:
     middle: tuple[int, ...]  # between two texts: ([SEP],), (</s>, </s>), (</s>,)
     suffix: tuple[int, ...]  # after the last text: ([SEP],), (</s>,), (</s>,)
     second_type_id = 0  # type id of the second text and what follows it; 1 of BERT
+    decoder: str | None = (
+        None  # how tokens become a text again: one of decoding.DECODERS; None: not implemented
+    )
 
     def __len__(self) -> int:
         """Give the number of ids.
@@ -69,14 +72,35 @@ class Tokenizer:
         """
         raise NotImplementedError
 
-    def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
-        """Give a text that has these ids; what the tokenizer drops or folds is lost.
+    def token_texts(self) -> Sequence[str]:
+        """Give the tokens as the vocabulary writes them.
 
-        :param ids: Each below `len(self)`.
-        :param special: Write the special tokens too.
-        :raises NotImplementedError: This kind of tokenizer does not.
+        :return: Index is id; "" for an id that no token has.
         """
         raise NotImplementedError
+
+    def special_texts(self) -> Collection[str]:
+        """:return: The special tokens: those that `decode` leaves out."""
+        raise NotImplementedError
+
+    def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
+        """Give the text of ids, as `tokenizers` does; what the tokenizer drops or folds is lost.
+
+        :param ids: None below 0; those that no token has are left out.
+        :param special: Write the special tokens too.
+        :return: The text.
+        :raises InputError: An id is negative.
+        :raises NotImplementedError: The tokenizer came with a decoder that is not implemented.
+        """
+        if self.decoder is None:
+            raise NotImplementedError
+        if (lowest := min(ids, default=0)) < 0:
+            raise InputError(f"token id {lowest}: must be 0 or higher")
+        from .decoding import DECODERS
+
+        texts, hidden = self.token_texts(), () if special else self.special_texts()
+        tokens = [texts[number] for number in ids if number < len(texts)]
+        return DECODERS[self.decoder]([token for token in tokens if token and token not in hidden])
 
     @property
     def added_count(self) -> int:

@@ -65,6 +65,9 @@ class Unigram(Pipeline):
 
         return (match.span() for match in re.finditer(f"[^{WHITE_SPACE}]+", text))
 
+    def learned_texts(self) -> Sequence[str]:
+        return list(self._ids)
+
     def look_up(self, word: str) -> Sequence[int]:
         return [token for token, _ in self._tokens(word)]
 

@@ -28,6 +28,7 @@ class Vocabulary:
         self.longest = 0  # characters in a token; 0 until the dictionary is built
         self._size = len(tokens)
         self._lines = b""
+        self._tokens: list[str] = []  # made at the first `tokens`
         self._searches_left = 0
         self._ids = self._build(tokens)
 
@@ -62,9 +63,10 @@ class Vocabulary:
 
     def tokens(self) -> list[str]:
         """:return: The tokens; the index of each is its id."""
-        if self._lines:
-            return self._lines.decode("utf-8").split("\n")[1:-1]
-        return sorted(self._ids, key=self._ids.__getitem__)
+        if not self._tokens:
+            lines = self._lines.decode("utf-8").split("\n")[1:-1] if self._lines else []
+            self._tokens = lines or sorted(self._ids, key=self._ids.__getitem__)
+        return self._tokens
 
     def _search(self, token: str) -> int | None:
         if self._searches_left <= 0:

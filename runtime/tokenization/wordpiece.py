@@ -9,7 +9,7 @@ Truncation and pairs of texts: tokenizer.py. Padding and batches: runtime/batchi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import chain
 from os import PathLike
 
@@ -20,9 +20,6 @@ from .tokenizer import Tokenizer
 from .vocabulary import Vocabulary
 from .word_cache import WordCache
 
-_CLOSE = [
-    (f" {mark}", mark) for mark in (".", "?", "!", ",", "'m", "'s", "'ve", "'re")
-]  # no space before these
 _SPECIAL = ("[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]")  # taken literally wherever they stand in a text
 _LONGEST_WORD = 100  # characters; a longer word is [UNK]
 _CONTINUED = "##"
@@ -43,6 +40,7 @@ class WordPiece(Tokenizer):
 
     unk_id: int
     second_type_id = 1
+    decoder = "wordpiece"
 
     def __init__(self, tokens: Sequence[str] | Vocabulary, *, lower_case: bool = True) -> None:
         self._vocabulary = tokens if isinstance(tokens, Vocabulary) else Vocabulary(tokens)
@@ -104,26 +102,11 @@ class WordPiece(Tokenizer):
     def special_text(self, number: int) -> str:
         return next((token for token, own in self._special.items() if own == number), "")
 
-    def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
-        """Give a text that has these ids, with the spaces that `tokenizers` puts: none before punctuation.
+    def token_texts(self) -> Sequence[str]:
+        return self._vocabulary.tokens()
 
-        :param ids: Each below `len(self)`.
-        :param special: Write [CLS], [SEP] and [PAD] too.
-        """
-        tokens, hidden = self._vocabulary.tokens(), () if special else self._special.values()
-        words: list[str] = []
-        for number in ids:
-            token = tokens[number]
-            if number in hidden:
-                continue
-            if words and token.startswith("##"):
-                words.append(token[2:])
-                continue
-            word = f" {token}" if words else token
-            for apart, joined in _CLOSE:
-                word = word.replace(apart, joined)
-            words.append(word)
-        return "".join(words)
+    def special_texts(self) -> Collection[str]:
+        return self._special
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """The ids of a text and where each stands in it. Several times slower than `encode`.

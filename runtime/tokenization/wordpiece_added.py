@@ -41,6 +41,7 @@ class WordPieceAdded(Pipeline):
                 suffix=plain.suffix,
                 added_tokens=added_tokens,
                 second_type_id=plain.second_type_id,
+                decoder=plain.decoder,
             )
         )
 
@@ -66,6 +67,9 @@ class WordPieceAdded(Pipeline):
                 start = stop = place + 1
             else:
                 stop = place + 1
+
+    def learned_texts(self) -> Sequence[str]:
+        return self._plain.token_texts()
 
     def look_up(self, word: str) -> Sequence[int]:
         return [number for number, _ in self._plain.pieces(word)]

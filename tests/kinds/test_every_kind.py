@@ -177,6 +177,7 @@ def test_a_package_holds_the_whole_folder(kind: Kind) -> None:
 def test_the_service(kind: Kind) -> None:
     for package in ("msgspec", "starlette", "httpx", "prometheus_client", "uvicorn"):
         pytest.importorskip(package)
+    from export.own_tokenizer import own_tokenizer
     from tests.serve.conftest import Local
 
     service = Local(kind.folder, max_length=256)
@@ -191,6 +192,11 @@ def test_the_service(kind: Kind) -> None:
         assert [token["id"] for token in tokens] == kind.embedder.tokenizer.encode(text)
         own: list[Any] = [token for token in tokens if not token["special"]]
         assert all(token["text"] == text[token["start"] : token["stop"]] for token in own)
+        lists = [[token["id"] for token in tokens], kind.embedder.tokenizer.encode("there")]
+        for skip in (True, False):
+            body = {"ids": lists, "skip_special_tokens": skip}
+            expected = own_tokenizer(kind.checkpoint).decode_batch(lists, skip_special_tokens=skip)
+            assert service.ask("POST", "/decode", json=body).json() == expected
         info = service.ask("GET", "/info").json()
         assert info["max_input_length"] == 256
         assert info["model_type"] == {"embedding": {"pooling": "mean"}}

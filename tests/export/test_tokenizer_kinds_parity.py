@@ -11,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.hostile_texts import kind_texts
 from tests.make_tokenizer_golden import EXAMPLES, blocks, telling_codes
-from tests.tokenizer_kinds import ASSETS, SHARED_KINDS, TINY, Pair, kind_texts, load_pair
+from tests.tokenizer_kinds import ASSETS, SHARED_KINDS, TINY, Pair, load_pair
 from tests.wordpiece import FILES, UNICODE, mismatches
 
 pytest.importorskip("tokenizers")
