@@ -227,15 +227,22 @@ def _blocks(rows: list[Vectors]) -> Iterable[tuple[list[int], list[Vectors]]]:
 def _similarity(own: Vectors, document: Vectors) -> NDArray[np.float64]:
     """Dot products [Q, T] of unit vectors, each exact in the numbers it is made of."""
     if document.dtype != np.int8 or own.shape[1] > MAX_INT8_DIMENSIONS:
-        scale = INT8_SCALE if document.dtype == np.int8 else 1.0
-        left, right = (np.rint(each.astype(np.float64) * FIXED_POINT) for each in (own, document / scale))
-        return (left @ right.T) / FIXED_POINT**2
+        return (_fixed(own) @ _fixed(document).T) / FIXED_POINT**2
     query = np.rint(own.astype(np.float64) * LIMB * 127)
     high = np.rint(query / LIMB)
     limbs = np.concatenate([high, query - high * LIMB]).astype(np.float32)
     found = (limbs @ document.astype(np.float32).T).reshape(2, len(own), -1)
     exact: NDArray[np.float64] = found[0].astype(np.float64) * LIMB + found[1]
     return exact / (LIMB * 127 * INT8_SCALE)
+
+
+def _fixed(vectors: Vectors) -> NDArray[np.float64]:
+    """Unit vectors times FIXED_POINT, rounded. Converted first: numpy is slow at arithmetic in float16."""
+    rows: NDArray[np.float64] = vectors.astype(np.float64)
+    if vectors.dtype == np.int8:
+        rows /= INT8_SCALE
+    rows *= FIXED_POINT
+    return np.rint(rows, out=rows)
 
 
 def _check(dimensions: int, rows: list[Vectors]) -> None:

@@ -330,7 +330,7 @@ def measure(
             cosines = asked.astype(np.float64) @ vectors.T.astype(np.float64)
             add(f"{title}, hybrid", way, best(searching.hybrid(cosines, words[way])), {})
             start = time.perf_counter()
-            texts = model.encode_multivector(stored[way][0], dtype="float16")
+            texts = model.encode_multivector(stored[way][0])
             seconds = time.perf_counter() - start
             again = searching.reranked(cosines, model.encode_multivector(corpus.queries, query=True), texts)
             add(f"{title}, reranked", way, best(again), {"embed_seconds": seconds})

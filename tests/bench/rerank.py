@@ -83,7 +83,7 @@ def _quality(
         for who, model in models.items():
             start = time.perf_counter()
             asked = model.encode_multivector(queries, query=True)
-            stored = model.encode_multivector(documents, dtype="float16")
+            stored = model.encode_multivector(documents)
             cosines = _pooled(asked) @ _pooled(stored).T
             hybrid = searching.hybrid(cosines, words)
             weights = inverse_document_frequencies((each.ids for each in stored), len(embedder.tokenizer))

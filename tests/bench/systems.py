@@ -214,7 +214,7 @@ def _searching(
             if not again:
                 found, asked = (unit(np.asarray(model.encode(texts))) for texts in (documents, queries))
                 return searching.hybrid(asked @ found.T, searching.bm25(documents, queries))
-            stored = model.encode_multivector(documents, dtype="float16")
+            stored = model.encode_multivector(documents)
             several = model.encode_multivector(queries, query=True)
             left, right = (unit(np.stack([each.pooled for each in own])) for own in (several, stored))
             return searching.reranked(left @ right.T, several, stored)
