@@ -91,12 +91,16 @@ def _quality(
                 query._replace(weights=np.where(query.special, np.float32(0), weights[query.ids]))
                 for query in asked
             ]
+            again = searching.reranked(cosines, asked, stored, every)
             columns: dict[str, NDArray[np.float64] | None] = {
                 "cosine": cosines,
                 "BM25": words,
                 "hybrid": hybrid,
-                "cosine, reranked": searching.reranked(cosines, asked, stored, every),
-                "hybrid, reranked": searching.reranked(hybrid, asked, stored, every),
+                "cosine, reranked": again,
+                # Where all are ordered anew, the first search does not matter.
+                "hybrid, reranked": again
+                if every == len(documents)
+                else searching.reranked(hybrid, asked, stored, every),
                 "reranked, IDF of the corpus": searching.reranked(cosines, own, stored, every),
                 "stored int8": _small(model, queries, documents, cosines, every),
             }

@@ -92,7 +92,7 @@ def _cross_encoders(result: Result, settings: Settings, cases: list[str]) -> Non
             for worker in workers.values():
                 worker.ask("texts", file=file)
             agreement = _check(workers, settings)
-            request = {"do": "time", "what": "encode", "seconds": 0.0 if settings.quick else 0.5, "warm": 1}
+            request = {"do": "time", "what": "encode", "seconds": 0.0 if settings.quick else 0.5}
             timings = interleave(
                 {name: (worker, request) for name, worker in workers.items()}, rounds=settings.rounds
             )
