@@ -121,7 +121,9 @@ def load_tokenizer_files(
             f"{config.vocab_size:,}: fetch the checkpoint again"
         )
     if converted.description["decoder"] is None and notes is not None:
-        notes.append("the tokenizer's decoder is not implemented: ids give no text (/decode); vectors are not affected")
+        notes.append(
+            "the tokenizer's decoder is not implemented: ids give no text (/decode); vectors are not affected"
+        )
     path = folder / "tokenizer_config.json"
     settings = read_json(path) if path.is_file() else {}
     if settings.get("truncation_side", "right") != "right":
