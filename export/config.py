@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,17 +44,18 @@ def check_file(path: Path) -> None:
         )
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, parse_float: Callable[[str], float] = float) -> dict[str, Any]:
     """Read a JSON object from a file.
 
     :param path: the file.
+    :param parse_float: reads numbers with a point or an exponent.
     :return: the object.
     :raises ExportError: the file is missing, unreadable, not JSON or not an object.
     """
     check_file(path)
     try:
         # utf-8-sig: editors of Windows put a byte order mark before the text.
-        value = json.loads(path.read_text(encoding="utf-8-sig"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"), parse_float=parse_float)
     except FileNotFoundError:
         raise ExportError(f"{path} is missing: give a folder in Hugging Face layout") from None
     except OSError as error:

@@ -44,9 +44,10 @@ def own_tokenizer(folder: Path, choice: str | None = None) -> Tokenizer:
     try:
         if choice != SLOW and (folder / FAST).is_file():
             document = read_json(folder / FAST)
-            if choice is None:
-                _put_over(document, folder / "tokenizer_config.json")
-            made = tokenizers.Tokenizer.from_str(json.dumps(document))
+            changed = choice is None and _put_over(document, folder / "tokenizer_config.json")
+            # Numbers that pass through Python may become others: only what is changed does.
+            text = json.dumps(document) if changed else (folder / FAST).read_text(encoding="utf-8-sig")
+            made = tokenizers.Tokenizer.from_str(text)
         elif not (folder / SLOW).is_file():
             made = reference_tokenizer(folder)
         else:
@@ -72,15 +73,17 @@ def config_counts(settings: dict[str, Any]) -> bool:
     return settings.get("tokenizer_class") not in _AS_IT_IS
 
 
-def _put_over(document: dict[str, Any], path: Path) -> None:
+def _put_over(document: dict[str, Any], path: Path) -> bool:
+    """Put BERT's settings into tokenizer.json's content; False where there are none."""
     normalizer = document.get("normalizer")
     if not path.is_file() or not isinstance(normalizer, dict) or normalizer.get("type") != "BertNormalizer":
-        return
+        return False
     settings = read_json(path)
-    if config_counts(settings):
-        for name, field in _NORMALIZER.items():
-            if settings.get(name) is not None:
-                normalizer[field] = settings[name]
+    found = {field: settings[name] for name, field in _NORMALIZER.items() if settings.get(name) is not None}
+    if not config_counts(settings) or not found:
+        return False
+    normalizer.update(found)
+    return True
 
 
 def _from_slow(folder: Path) -> Tokenizer:

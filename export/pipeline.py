@@ -165,6 +165,8 @@ def _export(
     for name, content in vocabulary.files().items():
         (final / name).write_bytes(content)
     tokenizer = load_tokenizer(str(final), vocabulary.describe(), model.config.vocab_size)
+    if settings.texts is None:
+        corpus = [*corpus, *texts.of_tokenizer(vocabulary.describe()["type"])]
     progress("comparing the tokenizer with the checkpoint's own")
     ids = verify_tokenizer(stated.backbone, tokenizer, corpus, settings.tokenizer)
     threads = default_threads()

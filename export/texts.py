@@ -1,10 +1,12 @@
 """The verification texts: at least a thousand real texts of all lengths, shipped in this package.
 
+``of_tokenizer`` adds German, Spanish, Chinese and source code for the models of these.
 ``load(None)`` reads the shipped set, ``load(path)`` a file of the caller's. The shipped file was made by
 ``python -m export.texts FOLDER``, FOLDER holding the three sources named in ``verification_texts.md`` (which also has
 their terms) as xz-compressed files of one text unit a line. The draw is seeded: the same sources give the same file.
 """
 
+import json
 import lzma
 import random
 import sys
@@ -14,7 +16,12 @@ from pathlib import Path
 from export.errors import ExportError
 
 SHIPPED = Path(__file__).with_name("verification_texts.txt.xz")
+LANGUAGES = Path(__file__).with_name("verification_languages.jsonl")
 MINIMUM_TEXTS = 1000
+
+# Kind of tokenizer -> the languages of the family's models that have it.
+_READ_BY = {"byte-level-bpe": ("de", "es", "code"), "character-bpe": ("zh",)}
+_JOINED = 10  # texts of a language that are joined to a longer one
 
 # Long texts are runs of consecutive lines joined by a space, up to this many words each.
 LONG_WORDS = [*range(160, 1540, 40), 2000, 3500, 7200]
@@ -44,6 +51,22 @@ def load(path: Path | None = None, *, minimum: int = MINIMUM_TEXTS) -> list[str]
             "add texts, one a line, or leave out --texts to use the shipped set"
         )
     return texts
+
+
+def of_tokenizer(kind: str) -> list[str]:
+    """Read the texts in the languages that a kind of tokenizer is for besides English.
+
+    :param kind: its type in the manifest.
+    :return: sentences, or pieces of code with their line breaks; after those of each language longer texts made of
+        some of them, and one made of all.
+    """
+    rows = [json.loads(line) for line in LANGUAGES.read_text(encoding="utf-8").splitlines()]
+    found: list[str] = []
+    for language in _READ_BY.get(kind, ()):
+        own = [str(row["text"]) for row in rows if row["language"] == language]
+        starts = range(0, len(own), _JOINED)
+        found += [*own, *("\n".join(own[start : start + _JOINED]) for start in starts), "\n".join(own)]
+    return found
 
 
 def draw(folder: Path) -> list[str]:

@@ -139,6 +139,14 @@ class _Maker:
         text = "".join(parts)
         return text[self.below(3) :] if self.draw() < 0.3 else text
 
+    def runs(self) -> str:
+        """Runs of one character or piece: many ways to split them have the same score, or merge alike."""
+        parts = []
+        for _ in range(1 + self.below(3)):
+            piece = self.pick([self.pick("-=*_#.~/ \t\n0aeи中"), self.pick(self.pieces), self.themed()[:1]])
+            parts.append(piece * (2 + self.below(30)))
+        return self.pick(["", " ", "a"]).join(parts)
+
     def long(self) -> str:
         """One piece repeated many times, or a very long word."""
         if self.draw() < 0.5:
@@ -179,6 +187,7 @@ class _Maker:
         """Texts of all sorts, without end; long ones are rare, since one of them costs as much as fifty others."""
         sorts = (
             self.themed,
+            self.runs,
             self.few,
             self.emoji,
             self.white,

@@ -18,7 +18,15 @@ from typing import Any
 from zlib import crc32
 
 from tests.hostile_texts import kind_texts
-from tests.wordpiece import FILES, SPECIAL, random_texts, reference, vocabulary, without_surrogates
+from tests.wordpiece import (
+    FILES,
+    SPECIAL,
+    code_texts,
+    random_texts,
+    reference,
+    vocabulary,
+    without_surrogates,
+)
 
 DATA = Path(__file__).parent / "data"
 CODES_IN_BLOCK = 4096
@@ -137,6 +145,7 @@ def write_kinds() -> None:
             "tokenizer": stored,
             "codes": [checksum(encode(block)) for block in blocks(telling_codes())],
             "random": [checksum(encode(batch)) for batch in kind_batches()],
+            "code": checksum(encode(code_texts())),
             "examples": [
                 {"text": text, "ids": ids, "offsets": offsets}
                 | {"decoded": [judge.decode(ids, skip_special_tokens=skip) for skip in (True, False)]}
@@ -167,6 +176,7 @@ def main() -> None:
 
     golden["ids"] = [checksum(encode(block)) for block in blocks(telling_codes())]
     golden["random"] = [checksum(encode(batch)) for batch in batches()]
+    golden["code"] = checksum(encode(code_texts()))
     golden["files"] = {name: checksum(encode(file_texts(name))) for name in FILES}
     (DATA / "tokenizer_golden.json").write_text(json.dumps(golden) + "\n", encoding="ascii")
     examples = [

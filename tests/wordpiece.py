@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from runtime.tokenization.tokenizer import Tokenizer
-from tests.paths import MODELS, SHARED
+from tests.paths import MODELS, ROOT, SHARED
 
 if TYPE_CHECKING:
     # One thread: its pool waits long for a CPU core that others use.
@@ -105,6 +105,23 @@ def declaration_texts() -> list[str]:
     """Return the Universal Declaration of Human Rights, one text a language."""
     with lzma.open(UNICODE / "udhr2.jsonl.xz", "rt", encoding="utf-8") as lines:
         return [json.loads(line)["text"] for line in lines]
+
+
+def code_texts() -> list[str]:
+    """Return pieces of code in twelve programming languages, and sentences in three human ones."""
+    rows = (ROOT / "export" / "verification_languages.jsonl").read_text(encoding="utf-8").splitlines()
+    return [str(json.loads(row)["text"]) for row in rows]
+
+
+def documentation_texts() -> list[str]:
+    """Return lines of documentation that have signs of code in them: manual pages, C++, PostgreSQL, Linux, git."""
+    texts = []
+    for name in ("docs_html", "docs_man_pod"):
+        with lzma.open(SHARED / "data" / "text" / f"{name}.txt.xz", "rt", encoding="utf-8") as lines:
+            texts += [line.rstrip("\n") for line in lines if re.search(r"[;{}\\$]|->|::|\(\)|--\w", line)][
+                ::61
+            ]
+    return texts
 
 
 FILES: dict[str, Callable[[], list[str]]] = {

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from export.errors import ExportError
 from export.tokenization import learned, steps
-from export.tokenization.fields import read_fields
+from export.tokenization.fields import FAST, read_fields
 from runtime.tokenization.added_tokens import AddedToken, write_added_tokens
 from runtime.tokenization.tables import TABLES, write_tables
 
@@ -91,10 +91,21 @@ def reference_tokenizer(folder: Path) -> Tokenizer:
     :return: The tokenizer, without truncation or padding.
     :raises ExportError: A file is missing or broken.
     """
-    from tokenizers import Tokenizer
+    from tokenizers import Tokenizer, models
 
     fields = read_fields(folder)
-    tokenizer = Tokenizer.from_str(json.dumps(fields.document | {"truncation": None, "padding": None}))
+    if (
+        fields.file.name == FAST
+    ):  # read from the file itself: numbers that pass through Python may become others
+        tokenizer = Tokenizer.from_str(fields.file.read_text(encoding="utf-8-sig"))
+    else:
+        tokenizer = Tokenizer.from_str(json.dumps(fields.document))
+        if fields.model_type == "Unigram":  # with the scores of spiece.model, as transformers makes it
+            model = fields.document["model"]
+            scores = [(piece, score) for piece, score in model["vocab"]]
+            tokenizer.model = models.Unigram(scores, model["unk_id"], model["byte_fallback"])
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
     tokenizer.encode_special_tokens = False
     return tokenizer
 

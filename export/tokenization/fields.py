@@ -21,6 +21,7 @@ VOCABULARY, MERGES, SENTENCEPIECE = "vocab.json", "merges.txt", "spiece.model"
 _ROBERTA = ("RobertaTokenizer", "RobertaTokenizerFast")
 _GPT2 = ("GPT2Tokenizer", "GPT2TokenizerFast")
 _T5 = ("T5Tokenizer", "T5TokenizerFast")
+_MOST_DIGITS, _MOST_POWER = 2**64 - 1, 308  # of a number in JSON
 _EXTRA_IDS = 100  # of T5, where tokenizer_config.json does not say
 _SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -46,7 +47,7 @@ def read_fields(folder: Path) -> Fields:
     pad_token = _content(special.get("pad_token"))
     if (folder / FAST).is_file():
         file = folder / FAST
-        document = read_json(file)
+        document = read_json(file, parse_float=library_float)
         _check_prefix_space(folder, settings)
         return Fields(file, document, _model_type(file, document), pad_token)
     if all((folder / name).is_file() for name in (VOCABULARY, MERGES)):
@@ -58,6 +59,37 @@ def read_fields(folder: Path) -> Fields:
         f"{folder} has no tokenizer ({FAST}, {VOCABULARY} with {MERGES}, {SENTENCEPIECE} or vocab.txt): fetch the "
         "checkpoint again"
     )
+
+
+def library_float(text: str) -> float:
+    """Read a number as `tokenizers` does, not always to the nearest float: digits as an integer, times a power of 10.
+
+    Of equal sums of scores, which T5 has in runs of one character, the last bit decides. Source: `parse_decimal` and
+    `f64_from_parts` of serde_json without its feature float_roundtrip.
+
+    :param text: A number of JSON with a point or an exponent.
+    :return: The float.
+    """
+    digits, _, power = text.lower().removeprefix("-").partition("e")
+    whole, _, fraction = digits.partition(".")
+    number, exponent = 0, int(power or 0)
+    for part, step in ((whole, 0), (fraction, -1)):
+        for at, digit in enumerate(part):
+            if number * 10 + int(digit) > _MOST_DIGITS:  # what follows is dropped
+                exponent += len(part) - at if step == 0 else 0
+                break
+            number = number * 10 + int(digit)
+            exponent += step
+    value = float(number)
+    while exponent < -_MOST_POWER and value:
+        value /= _power_of_ten(_MOST_POWER)
+        exponent += _MOST_POWER
+    value = value / _power_of_ten(-exponent) if exponent < 0 else value * _power_of_ten(exponent)
+    return -value if text.startswith("-") else value
+
+
+def _power_of_ten(exponent: int) -> float:
+    return float(f"1e{exponent}")  # 10.0**23 is another
 
 
 def _optional(file: Path) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from tests.hostile_texts import kind_texts
 from tests.make_tokenizer_golden import EXAMPLES, blocks, telling_codes
+from tests.paths import SHARED
 from tests.tokenizer_kinds import ASSETS, SHARED_KINDS, TINY, Pair, load_pair
-from tests.wordpiece import FILES, UNICODE, mismatches
+from tests.wordpiece import FILES, UNICODE, code_texts, documentation_texts, mismatches
 
 pytest.importorskip("tokenizers")
 
@@ -53,14 +54,20 @@ def test_unicode_files(pair: Pair, name: str) -> None:
 
 @every_kind
 def test_source_code(pair: Pair) -> None:
+    """Python of the standard library, and pieces of twelve languages, whole and line by line."""
     library = Path(sysconfig.get_path("stdlib"))
-    texts = [
-        path.read_text(encoding="utf-8", errors="replace")[:20_000]
-        for name in ("argparse.py", "json/decoder.py", "test/test_unicode_identifiers.py")
-        if (path := library / name).is_file()
-    ]
-    assert len(texts) >= 2
-    assert not mismatches(*pair, [*texts, *(line for text in texts for line in text.splitlines())])
+    names = ("argparse.py", "json/decoder.py", "html/entities.py", "ctypes/util.py", "sqlite3/dump.py")
+    texts = [*code_texts(), *((library / name).read_text(encoding="utf-8")[:20_000] for name in names)]
+    lines = [line for text in texts for line in text.splitlines(keepends=True)]
+    assert not mismatches(*pair, [*texts, *lines, *(text.replace("\n", "\r\n") for text in texts)])
+
+
+@every_kind
+@pytest.mark.skipif(not (SHARED / "data" / "text").is_dir(), reason="needs ../shared/data/text")
+def test_documentation_with_code(pair: Pair) -> None:
+    texts = documentation_texts()
+    assert len(texts) > 600
+    assert not mismatches(*pair, texts)
 
 
 @every_kind

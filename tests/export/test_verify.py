@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import lzma
 import math
 from pathlib import Path
@@ -150,6 +151,26 @@ def test_shipped_texts_are_many_and_of_all_lengths() -> None:
     assert sum(200 <= count <= 1600 for count in words) >= 30
     assert texts.SHIPPED.stat().st_size < 250_000
     assert f"{len(shipped):,} English texts" in texts.SHIPPED.with_name("verification_texts.md").read_text()
+
+
+def test_texts_in_the_languages_of_a_tokenizer() -> None:
+    assert texts.of_tokenizer("wordpiece") == texts.of_tokenizer("unigram") == []
+    chinese, others = texts.of_tokenizer("character-bpe"), texts.of_tokenizer("byte-level-bpe")
+    assert "喝咖啡还是喝茶？" in chinese
+    for word in ("Straßenbahn", "¿Café o té?"):
+        assert word in others
+        assert word not in chinese
+    assert any("\tdefer" in text for text in others)
+    assert len({*chinese, *others}) == len(chinese) + len(others)
+    assert max(map(len, others)) > 2000
+    rows = [json.loads(line) for line in texts.LANGUAGES.read_text(encoding="utf-8").splitlines()]
+    kinds = {row["kind"] for row in rows if row["language"] == "code"}
+    assert len(kinds) >= 10
+    described = texts.SHIPPED.with_name("verification_texts.md").read_text(encoding="utf-8")
+    code = sum(row["language"] == "code" for row in rows)
+    assert (
+        f"{len(rows) - code} sentences in German, Spanish and Chinese and {code} pieces of code" in described
+    )
 
 
 def test_texts_of_the_caller(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from tests.make_tokenizer_golden import (
     telling_codes,
 )
 from tests.paths import ROOT
-from tests.wordpiece import FILES, UNICODE, random_texts, vocabulary
+from tests.wordpiece import FILES, UNICODE, code_texts, random_texts, vocabulary
 
 DATA = ROOT / "tests" / "data"
 TOKENS = [
@@ -99,6 +99,10 @@ def test_code_points_have_the_stored_ids_and_offsets(wordpiece: WordPiece, golde
 def test_random_texts_have_the_stored_ids_and_offsets(wordpiece: WordPiece, golden: dict[str, Any]) -> None:
     found = [checksum(map(wordpiece.encode_with_offsets, texts)) for texts in batches()]
     assert found == golden["random"]
+
+
+def test_code_has_the_stored_ids_and_offsets(wordpiece: WordPiece, golden: dict[str, Any]) -> None:
+    assert checksum(map(wordpiece.encode_with_offsets, code_texts())) == golden["code"]
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -21,6 +21,7 @@ from tests.hostile_texts import kind_texts
 from tests.make_tokenizer_golden import checksum, first_difference, kind_batches, telling_codes
 from tests.paths import ROOT
 from tests.stored_tokenizers import GOLDEN, KINDS, load_stored, write_stored
+from tests.wordpiece import code_texts
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
 _loaded: dict[str, Tokenizer] = {}
@@ -45,6 +46,11 @@ def test_code_points_have_the_stored_ids_and_offsets(tokenizer: Tokenizer, kind:
 def test_random_texts_have_the_stored_ids_and_offsets(tokenizer: Tokenizer, kind: str) -> None:
     found = [checksum(map(tokenizer.encode_with_offsets, texts)) for texts in kind_batches()]
     assert found == GOLDEN[kind]["random"]
+
+
+@every_kind
+def test_code_has_the_stored_ids_and_offsets(tokenizer: Tokenizer, kind: str) -> None:
+    assert checksum(map(tokenizer.encode_with_offsets, code_texts())) == GOLDEN[kind]["code"]
 
 
 @every_kind

@@ -15,6 +15,7 @@ from tests.wordpiece import (
     FILES,
     SPECIAL,
     UNICODE,
+    code_texts,
     mismatches,
     random_texts,
     reference,
@@ -75,6 +76,14 @@ def test_unicode_files(name: str) -> None:
 @both
 def test_random_texts(pair: Pair) -> None:
     assert not mismatches(*pair, list(itertools.islice(random_texts(1), 10_000)))
+
+
+@both
+def test_code(pair: Pair) -> None:
+    texts = code_texts()
+    assert not mismatches(
+        *pair, [*texts, *(line for text in texts for line in text.splitlines(keepends=True))]
+    )
 
 
 @both
