@@ -9,11 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
 from export.errors import ExportError
 from export.tokenization import convert_tokenizer, model_kind, reference_tokenizer
+from export.tokenization.fields import library_float
 from export.tokenization.sentencepiece import read_model
 from runtime.tokenization.loading import load_tokenizer
+from runtime.tokenization.tables import TABLES, read_tables
 from tests.tokenizer_kinds import ASSETS, TINY, load, tiny_tokenizer, write_checkpoint
 
 needs_assets = pytest.mark.skipif(not ASSETS.is_dir(), reason="needs ../shared/data/tokenizers")
@@ -221,7 +226,15 @@ def test_other_settings_of_older_files_are_refused(
 def test_spiece_model_gives_what_the_published_tokenizer_json_gives(tmp_path: Path) -> None:
     from_json = convert_tokenizer(write_checkpoint(tmp_path / "json", "T5"))
     from_model = convert_tokenizer(write_checkpoint(tmp_path / "model", "T5 from spiece.model"))
-    assert from_json.files == from_model.files
+    tables = []
+    for converted in (from_json, from_model):
+        (tmp_path / TABLES).write_bytes(converted.files[TABLES])
+        tables.append(read_tables(str(tmp_path)))
+    scores = [table.pop("scores") for table in tables]
+    assert tables[0] == tables[1]
+    # The library reads numbers of JSON to the last bit but one.
+    assert scores[0] == pytest.approx(scores[1], rel=1e-15)
+    assert scores[0] != scores[1]
     assert from_json.description == from_model.description
     assert from_json.size == 32_100
 
@@ -251,3 +264,27 @@ def test_a_charsmap_of_sentencepiece_is_kept_as_it_is(tmp_path: Path) -> None:
     coded = tiny_tokenizer(UNIGRAM)["normalizer"]["precompiled_charsmap"]
     (content,) = convert_tokenizer(write(tmp_path, UNIGRAM)).files.values()
     assert content.endswith(base64.b64decode(coded))
+
+
+@given(
+    numbers=st.lists(
+        st.one_of(
+            st.floats(-40, 40).map(repr),
+            st.floats(-40, 40, width=32).map(repr),
+            st.from_regex(r"-?(0|[1-9][0-9]{0,24})\.[0-9]{1,25}(e-?[0-9]{1,2})?", fullmatch=True),
+        ).filter(lambda text: "." in text or "e" in text),
+        min_size=1,
+        max_size=20,
+    )
+)
+@settings(max_examples=100, deadline=None)
+def test_scores_are_read_as_the_library_reads_them(numbers: list[str]) -> None:
+    pieces = ",".join(f'["{number}", {text}]' for number, text in enumerate(numbers))
+    model = f'{{"type": "Unigram", "unk_id": 0, "vocab": [{pieces}]}}'
+    judge = Tokenizer.from_str(f'{{"version": "1.0", "added_tokens": [], "model": {model}}}')
+    found = [score for _, score in json.loads(judge.to_str())["model"]["vocab"]]
+    assert [library_float(text) for text in numbers] == found
+
+
+def test_the_last_bit_of_scores_decides_between_paths() -> None:
+    assert library_float("-2.0122928619384766") == -2.012292861938477 != float("-2.0122928619384766")
