@@ -54,9 +54,10 @@ class Outcome:
     allowed: str
     passed: bool
 
-    def document(self, source: str) -> dict[str, str]:
+    def document(self, source: str) -> dict[str, object]:
         """Give it as manifest.json has it."""
-        return {"source": source, "what": self.what, "figure": self.figure, "allowed": self.allowed}
+        told = {"source": source, "what": self.what, "figure": self.figure, "allowed": self.allowed}
+        return {**told, "passed": self.passed}
 
 
 @dataclass(frozen=True)
@@ -232,6 +233,8 @@ class Official:
 
     shape: tuple[str, int, int, int]  # architecture, layers, hidden size, vocabulary
     gates: tuple[Gate, ...]
+    weights: tuple[str, ...] = ()  # SHA-256 of files of weights, of any revision and form
+    files: tuple[str, ...] = ()  # the same of its configuration and tokenizer
 
 
 def _shown(text: str) -> str:

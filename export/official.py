@@ -1,17 +1,32 @@
 """Official checkpoints: what others have published about them is checked whenever one of them is exported.
 
-Their weights are on the Hugging Face hub only, so that no test of this project sees them. An official checkpoint is
-known by its name, or by its vectors: a folder of any name whose weights give the published vector of "hello world"
-holds them.
+Their weights are on the Hugging Face hub only, so that no test of this project sees them. A folder holds them for
+certain if it has an official name, if a file of weights has a published hash, or if its vector of "hello world" is the
+published one: then each figure that is missed refuses the export. A folder that only shares configuration or tokenizer
+with one of them may be fine-tuned: what it misses is said.
 """
 
 from __future__ import annotations
 
-from export.errors import ExportError
-from export.gates import Digits, Scores, Subject
-from export.published import OFFICIAL
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-__all__ = ["check", "official_name", "recognize"]
+from export.errors import ExportError
+from export.gates import Digits, IdHash, Official, Scores, Subject, TokenizerHash
+from export.published import OFFICIAL
+from runtime.manifest import file_facts
+
+__all__ = ["Known", "check", "identify", "official_name"]
+
+_WEIGHTS = (".safetensors", ".bin")
+
+
+class Known(NamedTuple):
+    """An official checkpoint that a folder holds, or was made from."""
+
+    name: str  # on the hub
+    by: str  # what tells it
+    certain: bool  # the weights are the official ones
 
 
 def official_name(*candidates: str | None) -> str | None:
@@ -34,35 +49,65 @@ def official_name(*candidates: str | None) -> str | None:
     return None
 
 
-def recognize(shape: tuple[str, int, int, int], subject: Subject) -> str | None:
-    """Tell an official checkpoint by its vectors.
+def identify(
+    candidates: Sequence[str | None], shape: tuple[str, int, int, int], subject: Subject
+) -> Known | None:
+    """Tell which official checkpoint a folder holds, or was made from.
 
+    :param candidates: names that it goes by.
     :param shape: architecture, layers, hidden size, vocabulary.
     :param subject: the checkpoint.
-    :return: its hub name; None where it gives no published vector, or where none is published for its shape.
+    :return: what is known; None where nothing tells it.
     """
-    for name, entry in OFFICIAL.items():
+    if name := official_name(*candidates):
+        return Known(name, "its name", True)
+    entries = {name: entry for name, entry in OFFICIAL.items() if entry.shape == shape}
+    known = {digest for entry in entries.values() for digest in (*entry.weights, *entry.files)}
+    hashes = _hashes(subject, weights=any(entry.weights for entry in entries.values())) if known else {}
+    for name, entry in entries.items():
+        if own := [file for file, digest in hashes.items() if digest in entry.weights]:
+            return Known(name, f"the hash of {own[0]}", True)
+    for name, entry in entries.items():
         telling = next((gate for gate in entry.gates if isinstance(gate, Digits | Scores)), None)
-        if entry.shape == shape and telling is not None:
-            outcome = telling.run(subject)
-            if outcome is not None and outcome.passed:
-                return name
+        outcome = telling.run(subject) if telling is not None else None
+        if outcome is not None and outcome.passed:
+            return Known(name, outcome.what, True)
+    for name, entry in entries.items():
+        if own := [file for file, digest in hashes.items() if digest in entry.files]:
+            return Known(name, f"the hash of {' and '.join(own)}", False)
+        if _has_tokenizer(entry, subject):
+            return Known(name, "its shape and the hash of its tokenizer", False)
     return None
 
 
-def check(name: str, subject: Subject) -> dict[str, object]:
+def _hashes(subject: Subject, *, weights: bool) -> dict[str, str]:
+    """SHA-256 of each file of a checkpoint that may be known."""
+    endings = (".json", *_WEIGHTS) if weights else (".json",)
+    files = sorted(file for file in subject.folder.iterdir() if file.name.endswith(endings))
+    return {file.name: file_facts(file).sha256 for file in files}
+
+
+def _has_tokenizer(entry: Official, subject: Subject) -> bool:
+    outcomes = [gate.run(subject) for gate in entry.gates if isinstance(gate, IdHash | TokenizerHash)]
+    found = [outcome.passed for outcome in outcomes if outcome is not None]
+    return bool(found) and all(found)
+
+
+def check(known: Known, subject: Subject) -> dict[str, Any]:
     """Run the gates of an official checkpoint.
 
-    :param name: its hub name.
+    :param known: which it is.
     :param subject: the checkpoint.
-    :return: the figure of each gate.
-    :raises ExportError: one of them is missed.
+    :return: the figure of each gate, and whether it passed.
+    :raises ExportError: the weights are official for certain, and one gate is missed.
     """
-    found = [(gate, outcome) for gate in OFFICIAL[name].gates if (outcome := gate.run(subject)) is not None]
+    outcomes = [(gate, gate.run(subject)) for gate in OFFICIAL[known.name].gates]
+    found = [(gate, outcome) for gate, outcome in outcomes if outcome is not None]
     for gate, outcome in found:
-        if not outcome.passed:
+        if known.certain and not outcome.passed:
             raise ExportError(
-                f"{name}: {outcome.what}: {outcome.figure}, from what {gate.source} publishes ({outcome.allowed}): "
-                "not the official weights and tokenizer, or read wrongly"
+                f"{known.name}, known by {known.by}: {outcome.what}: {outcome.figure}, from what {gate.source} "
+                f"publishes ({outcome.allowed}): not the official weights and tokenizer, or read wrongly"
             )
-    return {"name": name, "gates": [outcome.document(gate.source) for gate, outcome in found]}
+    gates = [outcome.document(gate.source) for gate, outcome in found]
+    return {"name": known.name, "known_by": known.by, "gates": gates}

@@ -440,23 +440,26 @@ def _is_reranker(settings: ExportSettings, backbone: Path) -> bool:
 def _official(
     settings: ExportSettings, model: EncoderModel, subject: Subject, progress: Progress
 ) -> Figures | None:
-    """Check published figures.
+    """Check published figures. They are enforced for official weights; else a miss is said.
 
-    They are enforced for official weights, known by name or vectors. Where config.json alone claims an official name,
-    a miss is only said, since a fine-tuned checkpoint keeps the name of what it was made from.
+    A fine-tuned checkpoint keeps the tokenizer, and often the configuration, of what it was made from.
     """
     config = model.config
     shape = (model.architecture.name, config.num_hidden_layers, config.hidden_size, config.vocab_size)
-    name = official.official_name(settings.source, settings.name) or official.recognize(shape, subject)
-    if name is not None:
-        progress(f"checking the published figures of {name}")
-        return official.check(name, subject)
-    claimed = read_json(subject.folder / "config.json").get("_name_or_path")
-    if found := official.official_name(claimed if isinstance(claimed, str) else None):
+    known = official.identify((settings.source, settings.name), shape, subject)
+    if known is None:
+        claimed = read_json(subject.folder / "config.json").get("_name_or_path")
+        if (name := official.official_name(claimed if isinstance(claimed, str) else None)) is None:
+            return None
+        known = official.Known(name, f"_name_or_path, {claimed!r}", False)
+    progress(f"checking the published figures of {known.name}, known by {known.by}")
+    found = official.check(known, subject)
+    if missed := [gate["what"] for gate in found["gates"] if not gate["passed"]]:
         progress(
-            f"not the weights of {found}, though _name_or_path is {claimed!r}: its published vector is another"
+            f"not the weights of {known.name}, or read wrongly: {len(missed)} published figures are missed, "
+            f"{missed[0]} first; --name {known.name.rpartition('/')[2]} refuses that"
         )
-    return None
+    return found
 
 
 def _made_with() -> dict[str, object]:

@@ -4,7 +4,9 @@ From the tests of fastembed (``tests/test_text_onnx_embeddings.py``, ``tests/tes
 text-embeddings-inference (``backends/candle/tests``; its GELU is the tanh approximation, so that its vectors are
 compared by cosine), of transformers.js (``packages/transformers/tests/models``) and of transformers' jina_bert branch
 (``tests/models/jina_bert``); from llama.cpp (``convert_hf_to_gguf.py``: SHA-256 of a text's token ids) and mobius
-(``_tokenizer_evidence.py``: hashes of base-code's tokenizer).
+(``_tokenizer_evidence.py``: hashes of base-code's tokenizer and files); from a project that pins turbo's files.
+No hash of official weights has been found, so that ``weights`` is empty everywhere: a file's SHA-256, which the hub
+shows, can be put there.
 """
 
 from __future__ import annotations
@@ -103,8 +105,13 @@ OFFICIAL = {
         (hello(0.0381, 0.0286, -0.0231, 0.0052, -0.0151), *ZH_TOKENIZER),
     ),
     "jinaai/jina-embeddings-v2-base-code": Official(
-        ("jinabert-qk-post-norm", 12, 768, 61056),
-        (
+        files=(  # config.json, tokenizer.json, tokenizer_config.json
+            "e426aa684c7f9a95c5f020aa855faf93a24f065f5fad0c9e17b124670cabdea6",
+            "b01c78a902aa4facb2f47f95449f48e2f7bbfea5d2472ee2f6ce92323c6f86e5",
+            "f477aeb15ff9f78d3c1ddf2361d2b0b8b20cf55220f839f29a37f3a18efddd89",
+        ),
+        shape=("jinabert-qk-post-norm", 12, 768, 61056),
+        gates=(
             hello(0.0145, -0.0164, 0.0136, -0.0170, 0.0734),
             llama("7967bfa498ade6b757b064f31e964dddbb80f8f9a4d68d4ba7998fcf281c531a"),
             Ids(JS, "hello world", (0, 9522, 7550, 2)),
@@ -163,7 +170,12 @@ OFFICIAL = {
         (*ZH_TOKENIZER, Scores(FASTEMBED, CAPITAL, CAPITALS, (2.5911, 0.1122), 1e-3)),
     ),
     "jinaai/jina-reranker-v1-turbo-en": Official(
-        (PLAIN, 6, 384, 61056),
-        (*ZH_TOKENIZER, Scores(FASTEMBED, CAPITAL, CAPITALS, (1.8295, -2.8908), 1e-3)),
+        files=(  # config.json, tokenizer.json, tokenizer_config.json
+            "e050ff6a15ae9295e84882fa0e98051bd8754856cd5201395ebf00ce9f2d609b",
+            "0046da43cc8c424b317f56b092b0512aaaa65c4f925d2f16af9d9eeb4d0ef902",
+            "d291c6652d96d56ffdbcf1ea19d9bae5ed79003f7648c627e725a619227ce8fa",
+        ),
+        shape=(PLAIN, 6, 384, 61056),
+        gates=(*ZH_TOKENIZER, Scores(FASTEMBED, CAPITAL, CAPITALS, (1.8295, -2.8908), 1e-3)),
     ),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -102,24 +103,28 @@ class Published:
         return states
 
 
+def certain(name: str) -> official.Known:
+    return official.Known(name, "its name", True)
+
+
 def without_hashes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Texts whose hashes alone are published cannot be made up."""
     entry = published.OFFICIAL[name]
     kept = tuple(
         gate for gate in entry.gates if not isinstance(gate, gates_of.IdHash | gates_of.TokenizerHash)
     )
-    monkeypatch.setitem(published.OFFICIAL, name, gates_of.Official(entry.shape, kept))
+    monkeypatch.setitem(published.OFFICIAL, name, dataclasses.replace(entry, gates=kept))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_published_passes(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_hashes(name, monkeypatch)
-    figures = official.check(name, Published(name, tmp_path))
+    figures = official.check(certain(name), Published(name, tmp_path))
     gates = published.OFFICIAL[name].gates
     assert figures["name"] == name
     assert isinstance(figures["gates"], list)
     assert len(figures["gates"]) == len(gates) > 0
-    assert all(gate["figure"] and gate["source"] for gate in figures["gates"])
+    assert all(gate["figure"] and gate["source"] and gate["passed"] for gate in figures["gates"])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -143,7 +148,7 @@ def test_each_figure_that_is_missed_is_refused(
             case gates_of.Scores():
                 subject.scores[gate.query, gate.documents[0]] += 0.01
         with pytest.raises(ExportError) as caught:
-            official.check(name, subject)
+            official.check(certain(name), subject)
         assert name in str(caught.value)
         assert "\n" not in str(caught.value)
         assert "published" in str(caught.value) or "publishes" in str(caught.value)
@@ -155,18 +160,86 @@ def test_not_a_number_is_a_miss(tmp_path: Path) -> None:
     for text in subject.means:
         subject.means[text] = subject.means[text] * math.nan
     with pytest.raises(ExportError, match="nan away"):
-        official.check(name, subject)
+        official.check(certain(name), subject)
 
 
 def test_weights_are_known_by_their_vectors(tmp_path: Path) -> None:
     name = f"{HUB}base-code"
     subject = Published(name, tmp_path)
     shape = published.OFFICIAL[name].shape
-    assert official.recognize(shape, subject) == name
-    assert official.recognize(("jinabert", *shape[1:]), Published(name, tmp_path)) is None
+    assert official.identify([None, "mine"], shape, subject) == official.Known(
+        name, "the vector of 'hello world'", True
+    )
+    assert official.identify([], ("jinabert", *shape[1:]), Published(name, tmp_path)) is None
     other = Published(name, tmp_path)
     other.means["hello world"] = other.means["hello world"][::-1]
-    assert official.recognize(shape, other) is None
+    assert official.identify([], shape, other) is None
+    assert official.identify([name], shape, other) == certain(name)
+
+
+def test_weights_are_known_by_their_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"{HUB}base-de"
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    digest = hashlib.sha256(b"weights").hexdigest()
+    entry = dataclasses.replace(published.OFFICIAL[name], weights=("0" * 64, digest))
+    monkeypatch.setitem(published.OFFICIAL, name, entry)
+    subject = Published(name, tmp_path)
+    subject.means["hello world"] = -subject.means["hello world"]  # read wrongly
+    known = official.identify(["mine"], entry.shape, subject)
+    assert known == official.Known(name, "the hash of model.safetensors", True)
+    with pytest.raises(ExportError, match=r"base-de, known by the hash of model\.safetensors: the vector of"):
+        official.check(known, subject)
+    (tmp_path / "model.safetensors").write_bytes(b"other weights")
+    assert official.identify(["mine"], entry.shape, subject) is None
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json"])
+def test_files_tell_what_a_checkpoint_was_made_from(
+    file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fine-tuned checkpoint has them too: what it misses is said, and refuses nothing."""
+    name = f"{HUB}base-code"
+    (tmp_path / file).write_bytes(b"{}")
+    entry = dataclasses.replace(published.OFFICIAL[name], files=(hashlib.sha256(b"{}").hexdigest(),))
+    monkeypatch.setitem(published.OFFICIAL, name, entry)
+    without_hashes(name, monkeypatch)
+    subject = Published(name, tmp_path)
+    subject.means["hello world"] = -subject.means["hello world"]
+    known = official.identify(["mine"], entry.shape, subject)
+    assert known == official.Known(name, f"the hash of {file}", False)
+    missed = [gate["what"] for gate in official.check(known, subject)["gates"] if not gate["passed"]]
+    assert missed == ["the vector of 'hello world'"]
+
+
+def test_the_tokenizers_hash_tells_what_a_checkpoint_was_made_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"{HUB}base-de"
+    entry = published.OFFICIAL[name]
+    digest = hashlib.sha256(str([1, 2, 3]).encode()).hexdigest()
+    gates = (*entry.gates, gates_of.IdHash("x", "a text", digest))
+    gates = tuple(gate for gate in gates if not isinstance(gate, gates_of.IdHash) or gate.digest == digest)
+    monkeypatch.setitem(published.OFFICIAL, name, dataclasses.replace(entry, gates=gates))
+    subject = Published(name, tmp_path)
+    subject.means["hello world"] = -subject.means["hello world"]
+    assert official.identify(["mine"], entry.shape, subject) is None
+    subject.known["a text"] = [1, 2, 3]
+    known = official.identify(["mine"], entry.shape, subject)
+    assert known == official.Known(name, "its shape and the hash of its tokenizer", False)
+
+
+def test_published_hashes_of_files() -> None:
+    for name, entry in published.OFFICIAL.items():
+        digests = (*entry.files, *entry.weights)
+        assert len(set(digests)) == len(digests)
+        assert all(len(digest) == 64 and int(digest, 16) for digest in digests), name
+
+
+@pytest.mark.skipif(not GOLDEN.is_dir(), reason="needs ../shared/data/tokenizers")
+def test_hashes_of_base_codes_files_are_mobiuss() -> None:
+    golden = json.loads((GOLDEN / "base-code_files.json").read_text(encoding="utf-8"))
+    digests = {digest for _, digest in golden["files"].values()}
+    assert {*published.OFFICIAL[f"{HUB}base-code"].files} <= digests
 
 
 @pytest.mark.skipif(not GOLDEN.is_dir(), reason="needs ../shared/data/tokenizers")
