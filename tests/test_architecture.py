@@ -17,7 +17,7 @@ EXTRAS = {
     "__pyinstaller": {"PyInstaller"},  # its hooks are run by PyInstaller
     "bulk": {"pyarrow", "tqdm", "ray", "pyspark"},
     "integrations": {"langchain_core", "langchain_text_splitters", "llama_index", "haystack", "chromadb"},
-    "serve": {"msgspec", "prometheus_client", "starlette", "uvicorn", "zstandard"},
+    "serve": {"h11", "msgspec", "prometheus_client", "starlette", "uvicorn", "zstandard"},
 }
 PUBLIC = [
     "Chunk",
