@@ -24,6 +24,8 @@ EXTERNAL_MINIMUM_BYTES = 1024
 PAGE_BYTES = 4096
 PAGE_ALIGNED_MINIMUM_BYTES = 65536
 LINE_BYTES = 64
+PRODUCTS = ("MatMul", "Gemm", "MatMulNBits", "Attention", "Conv")  # how names of operators with weights end
+INTEGER_PRODUCTS = ("MatMulInteger", "MatMulIntegerToFloat")
 
 
 def save_model(model: onnx.ModelProto, folder: Path) -> list[Path]:
@@ -110,11 +112,27 @@ def seal(folder: Path, manifest: Mapping[str, object]) -> dict[str, object]:
     (folder / MANIFEST).unlink(missing_ok=True)
     whole: dict[str, object] = {
         **manifest,
+        "exact_products": _exact_products(folder / MODEL),
         "files": {file.name: file_facts(file)._asdict() for file in sorted(folder.iterdir())},
     }
     whole["checksum"] = content_checksum(whole)
     (folder / MANIFEST).write_text(json.dumps(whole, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return whole
+
+
+def _exact_products(graph: Path) -> bool:
+    """Whether every product with a weight matrix is of integers, so that the order of its sums changes no bit."""
+    model = onnx.load(graph, load_external_data=False)
+    matrices = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) > 1}
+
+    def exact(nodes: Iterable[onnx.NodeProto]) -> bool:
+        return all(
+            node.op_type in INTEGER_PRODUCTS
+            or not (node.op_type.endswith(PRODUCTS) and matrices.intersection(node.input))
+            for node in nodes
+        ) and all(exact(part.g.node) for node in nodes for part in node.attribute if part.HasField("g"))
+
+    return exact(model.graph.node)
 
 
 def write(

@@ -70,6 +70,7 @@ class Manifest(NamedTuple):
     lower_case: bool  # by the tokenizer
     precision: str  # "int8" or "fp32"
     scheme: str | None
+    exact_products: bool  # all products with weights are of integers, in any order the same; optional, else false
     max_dense_tokens: int | None  # texts with more tokens run alone; None: the graph has no blocks
     files: Mapping[str, FileFacts]
     document: Mapping[str, Any]  # the whole of manifest.json
@@ -243,6 +244,7 @@ def _checked(path: str, document: object) -> Manifest:  # noqa: C901 - a check f
         ),
         precision=text("precision", document.get("precision"), ("int8", "fp32")),
         scheme=None if scheme is None else text("scheme", scheme, ("per-token", "optimum")),
+        exact_products=flag("exact_products", document.get("exact_products", False)),
         max_dense_tokens=None if max_dense_tokens is None else number("max_dense_tokens", max_dense_tokens),
         files=files,
         document=document,
@@ -294,12 +296,15 @@ def content_checksum(document: Mapping[str, Any]) -> str:
     return f"{crc32(json.dumps(fields, sort_keys=True, separators=(',', ':')).encode()):08x}"
 
 
-def check_files(folder: str | os.PathLike[str], manifest: Manifest, verify: bool = False) -> None:
+def check_files(
+    folder: str | os.PathLike[str], manifest: Manifest, verify: bool = False, *, but_content: str | None = None
+) -> None:
     """Compare the files of a model folder with its manifest.
 
     :param folder: model folder.
     :param manifest: what load_manifest returned for it.
     :param verify: compare SHA-256 as well, which also finds what was changed on purpose.
+    :param but_content: name of a file of which only place and size are compared; None for none.
     :raises ModelError: naming the first file that is missing, no regular file, outside the folder, unreadable
         or different.
     """
@@ -307,11 +312,22 @@ def check_files(folder: str | os.PathLike[str], manifest: Manifest, verify: bool
     for name, facts in manifest.files.items():
         path = os.path.join(folder, name)
         _check_place(folder, path)
-        _check_file(path, facts, verify)
+        _check_file(path, facts, name != but_content, verify)
     # onnxruntime would map this one unasked if model.onnx refers to it.
     data = os.path.join(folder, MODEL_DATA)
     if MODEL_DATA not in manifest.files and os.path.lexists(data):
         raise ModelError(f"{data}: not listed in {MANIFEST}: remove it, or {EXPORT_AGAIN}")
+
+
+def check_content(folder: str, manifest: Manifest, name: str) -> None:
+    """Compare one file's content with the manifest, what check_files leaves out with but_content.
+
+    :param folder: model folder.
+    :param manifest: what load_manifest returned for it.
+    :param name: of a file of the manifest.
+    :raises ModelError: it is damaged, or cannot be read any more.
+    """
+    _check_file(os.path.join(folder, name), manifest.files[name], True, False)
 
 
 def _check_place(folder: str, path: str) -> None:
@@ -329,13 +345,13 @@ def _blobs(folder: str) -> list[str]:
     return [os.path.join(store, "blobs", "")] if found and inside else []
 
 
-def _check_file(path: str, facts: FileFacts, verify: bool) -> None:
+def _check_file(path: str, facts: FileFacts, content: bool, verify: bool) -> None:
     try:
         with open(path, "rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
             if size != facts.size:
                 raise ModelError(f"{path}: {size} bytes where {MANIFEST} says {facts.size}: {EXPORT_AGAIN}")
-            if checksum(file) != facts.checksum:
+            if content and checksum(file) != facts.checksum:
                 raise ModelError(f"{path}: damaged (its checksum is not that of {MANIFEST}): {EXPORT_AGAIN}")
             if verify:
                 file.seek(0)

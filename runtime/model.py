@@ -13,7 +13,7 @@ import numpy as np
 from . import batching, modules, pooling
 from .bundled import model_folder
 from .errors import ModelError
-from .manifest import Manifest, check_files, load_manifest
+from .manifest import MODEL_DATA, Manifest, check_content, check_files, load_manifest
 from .resources import default_threads, most_threads
 from .session import Session
 from .tokenization.loading import load_tokenizer, tokenizer_file
@@ -290,6 +290,7 @@ class Model:
 
         :param tokens: length of the run.
         """
+        self.session.pack()
         self.run([[self.tokenizer.pad_id] * tokens])
 
     def close(self) -> None:
@@ -323,14 +324,10 @@ def load_model(
             if task == "embed"
             else f"{folder}: an embedding model, not a cross-encoder: use Embedder({folder!r}).rerank"
         )
-    check_files(folder, manifest, verify)
-    tokenizer = load_tokenizer(folder, manifest.tokenizer, manifest.vocabulary)
-    if len(tokenizer) > manifest.vocabulary:
-        file = tokenizer_file(manifest.tokenizer["type"])
-        raise ModelError(
-            f"{os.path.join(folder, file)}: {len(tokenizer):,} tokens where the model has {manifest.vocabulary:,}: "
-            f"it belongs to another model; put the right {file} there"
-        )
+    # The weights are compared while onnxruntime packs them: neither holds the interpreter's lock. What is to be verified
+    # is verified before anything reads it.
+    beside = MODEL_DATA if MODEL_DATA in manifest.files and not verify else None
+    check_files(folder, manifest, verify, but_content=beside)
     if threads is None:
         threads = default_threads()
     elif threads > (most := most_threads()):
@@ -338,5 +335,30 @@ def load_model(
 
         warnings.warn(f"threads={threads}: more than {most} do not help here: {most} are used", stacklevel=3)
         threads = most
-    session = Session(folder, manifest, threads)
-    return Model(folder, manifest, tokenizer, session, modules.load_arrays(folder, manifest.modules))
+    parts: list[Any] = [None, None]
+
+    def load(part: int) -> None:
+        parts[part] = Session(folder, manifest, threads, pack=False) if part else _read(folder, manifest, beside)
+
+    batching.run_parallel(load, 2, min(threads, 2))  # of two errors the first part's: why onnxruntime failed
+    (tokenizer, arrays), session = parts
+    return Model(folder, manifest, tokenizer, session, arrays)
+
+
+def _read(
+    folder: str, manifest: Manifest, unchecked: str | None
+) -> tuple[Tokenizer, tuple[modules.Module, ...]]:
+    """Read everything but the graph.
+
+    :param unchecked: a file whose content is to be compared first; None for none.
+    """
+    if unchecked is not None:
+        check_content(folder, manifest, unchecked)
+    tokenizer = load_tokenizer(folder, manifest.tokenizer, manifest.vocabulary)
+    if len(tokenizer) > manifest.vocabulary:
+        file = tokenizer_file(manifest.tokenizer["type"])
+        raise ModelError(
+            f"{os.path.join(folder, file)}: {len(tokenizer):,} tokens where the model has {manifest.vocabulary:,}: "
+            f"it belongs to another model; put the right {file} there"
+        )
+    return tokenizer, modules.load_arrays(folder, manifest.modules)

@@ -13,6 +13,7 @@ import sys
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import weakref
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,6 +44,7 @@ CONFIG_ENTRIES = {
     # opened does not keep a CPU core busy that the process needs: 30 ms less from start to first vector on 2 cores.
     "session.intra_op.spin_duration_us": "500",
 }
+NO_PACKING = "session.disable_prepacking"
 SPINNING = "session.intra_op.allow_spinning"  # resources.may_spin() decides
 LOG_SEVERITY = 4  # fatal: whatever is an error reaches us as an exception too, and standard error stays ours
 
@@ -54,24 +56,30 @@ _live: weakref.WeakSet[Session] = weakref.WeakSet()
 class Session:
     """A loaded graph; it runs in several threads at once, and in a child process after a fork."""
 
-    def __init__(self, folder: str, manifest: Manifest, threads: int) -> None:
+    def __init__(self, folder: str, manifest: Manifest, threads: int, *, pack: bool = True) -> None:
         """Load the graph of a model folder.
 
         :param folder: model folder whose files were checked.
         :param manifest: its manifest.
         :param threads: threads that one run computes with.
+        :param pack: have onnxruntime write all weights anew, in the order in which products read them, before the
+            first run; else before the second one, if the model's products are exact, so that it changes no bit.
         :raises ModelError: onnxruntime does not take the graph, or its inputs and outputs are not ours.
         """
         self.threads = threads
         self.dimension = manifest.dimension
         self._folder = folder
         self._manifest = manifest
-        self._handle: Any = self._open(threads)
+        # Packing takes longer than all else: a process that makes one vector is faster without, others by far with it.
+        self._unpacked = not pack and manifest.exact_products
+        self._ran = False
+        self._lock = Lock()
+        self._handle: Any = self._open(threads, packed=not self._unpacked)
         self._single: Any = None  # a second one that computes with one thread, opened when first needed
         self._closed = False
         _live.add(self)
 
-    def _open(self, threads: int) -> Any:
+    def _open(self, threads: int, *, packed: bool = True) -> Any:
         import onnxruntime
 
         _register_arena()
@@ -83,6 +91,8 @@ class Session:
         options.enable_mem_pattern = MEMORY_PATTERN
         options.log_severity_level = LOG_SEVERITY
         settings = {SPINNING: "1" if may_spin() else "0", **CONFIG_ENTRIES}
+        if not packed:
+            settings[NO_PACKING] = "1"
         if _forked:
             settings[SHARED_ARENA] = "0"
         for key, value in settings.items():
@@ -105,6 +115,18 @@ class Session:
                 f"attention_mask and float last_hidden_state: {EXPORT_AGAIN}"
             )
         return handle
+
+    def pack(self) -> None:
+        """Have the weights packed, if they are not: what a second run does.
+
+        :raises OutOfMemoryError: onnxruntime could not allocate.
+        """
+        with self._lock:
+            # Where the folder is gone meanwhile, what is open serves as well, only slower.
+            if self._unpacked and not self._closed and os.path.isfile(os.path.join(self._folder, MODEL)):
+                self._handle = None  # first, or both would hold the weights
+                self._handle = self._open(self.threads)
+                self._unpacked = False
 
     def open_single_thread_session(self) -> None:
         """Open what `run(..., batch_parallel=True)` runs on; some 20 ms, and the memory of the int8 weights once more.
@@ -139,6 +161,10 @@ class Session:
         :raises OutOfMemoryError: onnxruntime could not allocate.
         :raises ModelError: onnxruntime failed, or the output's shape is not the manifest's.
         """
+        most = self._manifest.max_dense_tokens
+        if self._unpacked and (self._ran or (most is not None and ids.shape[1] > most)):  # in blocks products are many
+            self.pack()
+        self._ran = True
         handle = (self._single if batch_parallel else None) or self._handle
         if handle is None:
             if self._closed:
@@ -187,6 +213,7 @@ class Session:
             if handle is not None:
                 ctypes.pythonapi.Py_IncRef(ctypes.py_object(handle))
         self._handle = self._single = None
+        self._unpacked, self._lock = False, Lock()
 
 
 def _register_arena() -> None:

@@ -49,6 +49,7 @@ class Engine:
         :raises JinaBertError: the model cannot be loaded, or no text fits into memory.
         """
         model = load_model(settings.model, threads=settings.threads, verify=settings.verify, task=None)
+        model.session.pack()
         self.settings = settings
         self.manifest = manifest = model.manifest
         self.tokenizer = model.tokenizer
