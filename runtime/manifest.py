@@ -70,7 +70,9 @@ class Manifest(NamedTuple):
     lower_case: bool  # by the tokenizer
     precision: str  # "int8" or "fp32"
     scheme: str | None
-    exact_products: bool  # all products with weights are of integers, in any order the same; optional, else false
+    exact_products: (
+        bool  # all products with weights are of integers, in any order the same; optional, else false
+    )
     max_dense_tokens: int | None  # texts with more tokens run alone; None: the graph has no blocks
     files: Mapping[str, FileFacts]
     document: Mapping[str, Any]  # the whole of manifest.json
@@ -297,7 +299,11 @@ def content_checksum(document: Mapping[str, Any]) -> str:
 
 
 def check_files(
-    folder: str | os.PathLike[str], manifest: Manifest, verify: bool = False, *, but_content: str | None = None
+    folder: str | os.PathLike[str],
+    manifest: Manifest,
+    verify: bool = False,
+    *,
+    but_content: str | None = None,
 ) -> None:
     """Compare the files of a model folder with its manifest.
 

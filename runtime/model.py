@@ -324,8 +324,8 @@ def load_model(
             if task == "embed"
             else f"{folder}: an embedding model, not a cross-encoder: use Embedder({folder!r}).rerank"
         )
-    # The weights are compared while onnxruntime packs them: neither holds the interpreter's lock. What is to be verified
-    # is verified before anything reads it.
+    # The weights are compared while onnxruntime opens the graph: neither holds the interpreter's lock. What is to be
+    # verified is verified before anything reads it.
     beside = MODEL_DATA if MODEL_DATA in manifest.files and not verify else None
     check_files(folder, manifest, verify, but_content=beside)
     if threads is None:
@@ -338,7 +338,9 @@ def load_model(
     parts: list[Any] = [None, None]
 
     def load(part: int) -> None:
-        parts[part] = Session(folder, manifest, threads, pack=False) if part else _read(folder, manifest, beside)
+        parts[part] = (
+            Session(folder, manifest, threads, pack=False) if part else _read(folder, manifest, beside)
+        )
 
     batching.run_parallel(load, 2, min(threads, 2))  # of two errors the first part's: why onnxruntime failed
     (tokenizer, arrays), session = parts

@@ -162,7 +162,9 @@ class Session:
         :raises ModelError: onnxruntime failed, or the output's shape is not the manifest's.
         """
         most = self._manifest.max_dense_tokens
-        if self._unpacked and (self._ran or (most is not None and ids.shape[1] > most)):  # in blocks products are many
+        if self._unpacked and (
+            self._ran or (most is not None and ids.shape[1] > most)
+        ):  # in blocks products are many
             self.pack()
         self._ran = True
         handle = (self._single if batch_parallel else None) or self._handle

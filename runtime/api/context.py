@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from runtime.manifest import Manifest
@@ -60,13 +61,23 @@ class Computation(NamedTuple):
 
     texts: list[NDArray[np.int32]]  # ids of each, special tokens included
     normalize: bool
-    respond: Callable[[NDArray[np.float32]], bytes]  # [n, D], a vector a text -> the answer's body
+    respond: Callable[[NDArray[Any]], bytes]  # results: [n, D], a vector a text -> the answer's body
     skip: int = 0  # tokens at a text's start that pooling leaves out, see runtime/prompts.py
     late: bool = False  # the texts are parts of one, which is read as a whole (late chunking)
     truncated: int = 0  # texts that were cut
     request_bytes: int = 0  # memory that request and answer take
     reduce: Reduce | None = None  # what a text is wanted for instead of its vector, see Model.reduce_batch
-    width: int | None = None  # numbers that it gives; None: D
+    width: int | None = None  # numbers that it gives; None: D; 0: an array of any shape
+
+    def results(self, dimension: int) -> NDArray[Any]:
+        """Make room for what a text each gives.
+
+        :param dimension: D.
+        :return: [n, width]; n objects where the width is 0.
+        """
+        if self.width == 0:
+            return np.empty(len(self.texts), object)
+        return np.empty((len(self.texts), self.width or dimension), np.float32)
 
 
 class Answer(NamedTuple):

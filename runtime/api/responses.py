@@ -10,6 +10,8 @@ from .encoding import write
 from .errors import dump
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -21,6 +23,7 @@ FLOAT_CHARACTERS = 16  # of a value in JSON: nine digits, sign, point, leading z
 ITEM_CHARACTERS = 64  # of what stands around one vector
 
 Vectors = list[list[float]]
+TokenVectors = list[Vectors]  # a vector a token, of each text
 Texts = list[str]
 Similarities = list[float]
 
@@ -143,6 +146,14 @@ def vector_list(vectors: NDArray[np.float32]) -> bytes:
     :param vectors: [n, D].
     """
     return b"[%b]" % b",".join(write(vectors, "float"))
+
+
+def token_vector_lists(texts: Iterable[NDArray[np.float32]]) -> bytes:
+    """Token vectors as JSON.
+
+    :param texts: [T, hidden_size] of each text.
+    """
+    return b"[%b]" % b",".join(map(vector_list, texts))
 
 
 def characters_of(dimension: int, kind: str) -> int:

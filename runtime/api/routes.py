@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import requests, rerank, responses
+from . import embed, embeddings, requests, rerank, responses, tokens
 from .errors import ServiceError, nearest, shown
 
 if TYPE_CHECKING:
@@ -49,33 +49,36 @@ def _without(message: str) -> Prepare:
 ROUTES = (
     Route(
         "/v1/embeddings", "embeddings", "Vectors of texts, in OpenAI's and Jina's form", False,
-        requests.embeddings, requests.EMBEDDING_REQUEST, responses.EmbeddingList,
+        embeddings.embeddings, embeddings.EMBEDDING_REQUEST, responses.EmbeddingList,
     ),
-    Route("/embeddings", "embeddings_unversioned", "", False, requests.embeddings, same_as="/v1/embeddings"),
+    Route("/embeddings", "embeddings_unversioned", "", False, embeddings.embeddings, same_as="/v1/embeddings"),
     Route("/v1/models", "models", "The model, in OpenAI's form", response=responses.ModelList),
     Route("/v1/models/{id}", "model", "The model by its name", response=responses.ModelCard),
     Route(
         "/embed", "embed", "Vectors of texts, in text-embeddings-inference's form", True,
-        requests.embed, requests.EMBED_REQUEST, responses.Vectors,
+        embed.embed, embed.EMBED_REQUEST, responses.Vectors,
     ),
     Route(
         "/similarity", "similarity", "Cosine similarity of a text with others", True,
-        requests.similarity, requests.SIMILARITY_REQUEST, responses.Similarities,
+        embed.similarity, embed.SIMILARITY_REQUEST, responses.Similarities,
     ),
     Route(
         "/tokenize", "tokenize", "Tokens of texts", True,
-        requests.tokenize, requests.TOKENIZE_REQUEST, responses.TokenLists,
+        tokens.tokenize, tokens.TOKENIZE_REQUEST, responses.TokenLists,
     ),
     Route(
-        "/decode", "decode", "Texts of token ids", True, requests.decode, requests.DECODE_REQUEST, responses.Texts,
+        "/decode", "decode", "Texts of token ids", True, tokens.decode, tokens.DECODE_REQUEST, responses.Texts,
     ),
-    Route("/vertex", "vertex", "", True, requests.vertex, same_as="/embed"),
+    Route("/vertex", "vertex", "", True, embed.vertex, same_as="/embed"),
     Route(
         "/", "root", "As /v1/embeddings; with inputs instead of input, as /embed", False,
-        requests.default, requests.EMBEDDING_REQUEST, responses.EmbeddingList, same_as="/v1/embeddings",
+        requests.default, embeddings.EMBEDDING_REQUEST, responses.EmbeddingList, same_as="/v1/embeddings",
     ),
     Route("/invocations", "invocations", "", False, requests.default, same_as="/v1/embeddings"),
-    Route("/embed_all", "embed_all", "", True, _without("this service gives a vector a text: POST /embed"), same_as=""),
+    Route(
+        "/embed_all", "embed_all", "The vector of each token, special tokens included, before pooling", True,
+        embed.embed_all, embed.EMBED_ALL_REQUEST, responses.TokenVectors,
+    ),
     Route(
         "/embed_sparse", "embed_sparse", "", True,
         _without("Model is not an embedding model with SPLADE pooling"), same_as="",

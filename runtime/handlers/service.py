@@ -127,10 +127,10 @@ class Service:
         if free is not None:
             fits = budget.batch_tokens(free, model.manifest, self.model.session.threads)
             batch_tokens = min(batch_tokens, fits)
-        found = np.empty((len(asked.texts), asked.width or model.dimension), np.float32)
+        found = asked.results(model.dimension)
 
         def work(batch: list[int], shrink: bool, batch_parallel: bool) -> None:
-            found[batch] = model.reduce_batch(
+            results = model.reduce_batch(
                 [asked.texts[number] for number in batch],
                 [asked.reduce] * len(batch),
                 normalize=asked.normalize,
@@ -139,6 +139,8 @@ class Service:
                 shrink=shrink,
                 batch_parallel=batch_parallel,
             )
+            for number, result in zip(batch, results, strict=True):
+                found[number] = result
 
         model.for_each_batch(list(map(len, asked.texts)), work, batch_tokens=batch_tokens)
         return found

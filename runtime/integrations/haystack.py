@@ -12,7 +12,8 @@ from __future__ import annotations
 import asyncio
 import os
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from inspect import signature
+from typing import TYPE_CHECKING, Any, cast
 
 from runtime.integrations import missing, shared_embedder, shared_ranker
 from runtime.prompts import document_prompt, query_prompt
@@ -39,28 +40,36 @@ if TYPE_CHECKING:
     from runtime.embedder import Embedder
     from runtime.manifest import Manifest
     from runtime.prompts import Prompt
+    from runtime.reranker import Reranker
 
 __all__ = ["JinaBertDocumentEmbedder", "JinaBertRanker", "JinaBertTextEmbedder"]
 
 
-class _Embedding:
-    """What both components have: settings of their own, and a model that is loaded when it is first needed."""
+class _Component:
+    """What all have in common: settings that are written down, and a model that is loaded when it is first needed."""
 
     model: str | None
     threads: int | None
     max_length: int | None
-    dimensions: int | None
-    prefix: str
-    suffix: str
-    _embedder: Embedder | None
+    _loaded: Embedder | Reranker | None = None
+
+    @staticmethod
+    def _share(model: str | None, threads: int | None) -> Embedder | Reranker:
+        return shared_embedder(model, threads)
 
     def warm_up(self) -> None:
         """Load the model, or share the one that another adapter of this process has loaded.
 
         :raises ModelError: the folder or a file in it is missing, damaged or of another kind.
         """
-        if self._embedder is None:
-            self._embedder = shared_embedder(self.model, self.threads)
+        if self._loaded is None:
+            self._loaded = self._share(self.model, self.threads)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the component as Haystack writes it down: what it was made with."""
+        names = [name for name in signature(type(self).__init__).parameters if name != "self"]
+        written: dict[str, Any] = default_to_dict(self, **{name: getattr(self, name) for name in names})
+        return written
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
@@ -72,21 +81,47 @@ class _Embedding:
         made: Self = default_from_dict(cls, data)
         return made
 
+
+class _Embedding(_Component):
+    """What embeds texts."""
+
+    dimensions: int | None
+    prefix: str
+    suffix: str
+
     def _embed(
         self, texts: list[str], choose: Callable[[Manifest], Prompt], show_progress: bool = False
     ) -> tuple[list[list[float]], dict[str, Any]]:
         self.warm_up()
-        assert self._embedder is not None
-        vectors, stats = self._embedder.encode(
+        embedder = cast("Embedder", self._loaded)
+        vectors, stats = embedder.encode(
             [self.prefix + text + self.suffix for text in texts],
-            prompt=choose(self._embedder.manifest).text,
+            prompt=choose(embedder.manifest).text,
             max_length=self.max_length,
             dimensions=self.dimensions,
             show_progress=show_progress,
             return_stats=True,
         )
         usage = {"prompt_tokens": stats.tokens, "total_tokens": stats.tokens}
-        return vectors.tolist(), {"model": self._embedder.manifest.name, "usage": usage}
+        return vectors.tolist(), {"model": embedder.manifest.name, "usage": usage}
+
+
+class _OfDocuments(_Component):
+    """What reads documents."""
+
+    meta_fields_to_embed: list[str]
+    embedding_separator: str
+
+    def _texts(self, documents: list[Document], remedy: str = "") -> list[str]:
+        """Each document's content, after some fields of its meta."""
+        if not isinstance(documents, list) or not all(isinstance(one, Document) for one in documents):
+            raise TypeError(f"documents is not a list of Document{remedy}")
+        texts = []
+        for document in documents:
+            fields = [document.meta.get(name) for name in self.meta_fields_to_embed]
+            parts = [*(str(field) for field in fields if field is not None), document.content or ""]
+            texts.append(self.embedding_separator.join(parts))
+        return texts
 
 
 @component
@@ -113,20 +148,6 @@ class JinaBertTextEmbedder(_Embedding):
         """
         self.model, self.threads, self.max_length, self.dimensions = model, threads, max_length, dimensions
         self.prefix, self.suffix = prefix, suffix
-        self._embedder: Embedder | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the component as Haystack writes it down."""
-        written: dict[str, Any] = default_to_dict(
-            self,
-            model=self.model,
-            threads=self.threads,
-            max_length=self.max_length,
-            prefix=self.prefix,
-            suffix=self.suffix,
-            dimensions=self.dimensions,
-        )
-        return written
 
     @component.output_types(embedding=list[float], meta=dict[str, Any])  # type: ignore[untyped-decorator]
     def run(self, text: str) -> dict[str, Any]:
@@ -150,7 +171,7 @@ class JinaBertTextEmbedder(_Embedding):
 
 
 @component
-class JinaBertDocumentEmbedder(_Embedding):
+class JinaBertDocumentEmbedder(_Embedding, _OfDocuments):
     """Embeds documents: their content, after the fields of their meta that are asked for. Vectors have length 1."""
 
     def __init__(
@@ -182,23 +203,6 @@ class JinaBertDocumentEmbedder(_Embedding):
         self.meta_fields_to_embed = meta_fields_to_embed or []
         self.embedding_separator = embedding_separator
         self.progress_bar = progress_bar
-        self._embedder: Embedder | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the component as Haystack writes it down."""
-        written: dict[str, Any] = default_to_dict(
-            self,
-            model=self.model,
-            threads=self.threads,
-            max_length=self.max_length,
-            prefix=self.prefix,
-            suffix=self.suffix,
-            meta_fields_to_embed=self.meta_fields_to_embed,
-            embedding_separator=self.embedding_separator,
-            progress_bar=self.progress_bar,
-            dimensions=self.dimensions,
-        )
-        return written
 
     @component.output_types(documents=list[Document], meta=dict[str, Any])  # type: ignore[untyped-decorator]
     def run(self, documents: list[Document]) -> dict[str, Any]:
@@ -209,9 +213,7 @@ class JinaBertDocumentEmbedder(_Embedding):
             run.
         :raises TypeError: documents is not a list of Document.
         """
-        if not isinstance(documents, list) or not all(isinstance(one, Document) for one in documents):
-            raise TypeError("documents is not a list of Document: for a str use JinaBertTextEmbedder")
-        texts = [self._text(document) for document in documents]
+        texts = self._texts(documents, ": for a str use JinaBertTextEmbedder")
         vectors, meta = self._embed(texts, document_prompt, self.progress_bar)
         embedded = [
             replace(document, embedding=vector) for document, vector in zip(documents, vectors, strict=True)
@@ -223,12 +225,9 @@ class JinaBertDocumentEmbedder(_Embedding):
         """As `run`, in a thread."""
         return await asyncio.to_thread(self.run, documents)
 
-    def _text(self, document: Document) -> str:
-        return _text_of(document, self.meta_fields_to_embed, self.embedding_separator)
-
 
 @component
-class JinaBertRanker:
+class JinaBertRanker(_OfDocuments):
     """Orders documents by how well they answer a query, with an embedding model or a cross-encoder."""
 
     def __init__(
@@ -253,35 +252,9 @@ class JinaBertRanker:
         self.meta_fields_to_embed = meta_fields_to_embed or []
         self.embedding_separator = embedding_separator
 
-    def warm_up(self) -> None:
-        """Load the model, or share the one that another adapter of this process has loaded.
-
-        :raises ModelError: the folder or a file in it is missing, damaged or of another kind.
-        """
-        shared_ranker(self.model, self.threads)
-
-    def to_dict(self) -> dict[str, Any]:
-        """:return: the component as Haystack writes it down."""
-        written: dict[str, Any] = default_to_dict(
-            self,
-            model=self.model,
-            threads=self.threads,
-            top_k=self.top_k,
-            max_length=self.max_length,
-            meta_fields_to_embed=self.meta_fields_to_embed,
-            embedding_separator=self.embedding_separator,
-        )
-        return written
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Self:
-        """Make a component from what to_dict gave.
-
-        :param data: what to_dict gave.
-        :return: the component.
-        """
-        made: Self = default_from_dict(cls, data)
-        return made
+    @staticmethod
+    def _share(model: str | None, threads: int | None) -> Embedder | Reranker:
+        return shared_ranker(model, threads)
 
     @component.output_types(documents=list[Document])  # type: ignore[untyped-decorator]
     def run(self, query: str, documents: list[Document], top_k: int | None = None) -> dict[str, Any]:
@@ -294,12 +267,10 @@ class JinaBertRanker:
         :raises TypeError: documents is not a list of Document, or query is not a str.
         :raises InputError: the query is empty or too long.
         """
-        if not isinstance(documents, list) or not all(isinstance(one, Document) for one in documents):
-            raise TypeError("documents is not a list of Document")
-        texts = [
-            _text_of(document, self.meta_fields_to_embed, self.embedding_separator) for document in documents
-        ]
-        ranked = shared_ranker(self.model, self.threads).rerank(
+        texts = self._texts(documents)
+        self.warm_up()
+        assert self._loaded is not None
+        ranked = self._loaded.rerank(
             query, texts, self.top_k if top_k is None else top_k, max_length=self.max_length, spans=False
         )
         return {"documents": [replace(documents[each.index], score=each.score) for each in ranked]}
@@ -310,9 +281,3 @@ class JinaBertRanker:
     ) -> dict[str, Any]:
         """As `run`, in a thread."""
         return await asyncio.to_thread(self.run, query, documents, top_k)
-
-
-def _text_of(document: Document, names: list[str], separator: str) -> str:
-    """A document's content, after some fields of its meta."""
-    fields = [document.meta.get(name) for name in names]
-    return separator.join([*(str(field) for field in fields if field is not None), document.content or ""])

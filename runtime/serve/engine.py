@@ -124,7 +124,11 @@ class Engine:
             self._joined(asked)
             if asked.late
             else TextsTask(
-                asked.texts, asked.width or self.manifest.dimension, asked.normalize, asked.skip, asked.reduce
+                asked.texts,
+                asked.results(self.manifest.dimension),
+                asked.normalize,
+                asked.skip,
+                asked.reduce,
             )
         )
         task.on_done = on_done

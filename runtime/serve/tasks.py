@@ -6,7 +6,7 @@ Threads of the queues set results; the one that sets the last calls `on_done`.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,18 +19,17 @@ if TYPE_CHECKING:
 
 
 class Task:
-    """n vectors [n, D] float32 to be made, from parts that are computed one by one."""
+    """n vectors [n, D] float32, or other arrays, to be made, from parts that are computed one by one."""
 
-    def __init__(self, lengths: list[int], vectors: int, dimension: int) -> None:
+    def __init__(self, lengths: list[int], vectors: NDArray[Any]) -> None:
         """Start with nothing computed.
 
         :param lengths: tokens of each part.
-        :param vectors: n.
-        :param dimension: D.
+        :param vectors: [n, D], room for them.
         """
         self.lengths = lengths
         self.tokens = sum(lengths)
-        self.vectors = np.empty((vectors, dimension), np.float32)
+        self.vectors = vectors
         self.on_done: Callable[[], None] = lambda: None  # called once, from any thread
         self.error: BaseException | None = None
         self.done = False  # answered, failed or given up: nothing of it is worth computing any more
@@ -71,7 +70,7 @@ class TextsTask(Task):
     def __init__(
         self,
         texts: Sequence[NDArray[np.int32]],
-        dimension: int,
+        vectors: NDArray[Any],
         normalize: bool,
         skip: int = 0,
         reduce: Reduce | None = None,
@@ -79,12 +78,12 @@ class TextsTask(Task):
         """Put the texts of a request together.
 
         :param texts: ids of each text, special tokens included.
-        :param dimension: D.
+        :param vectors: [n, D], room for them.
         :param normalize: give vectors of length 1.
         :param skip: tokens at each text's start that pooling leaves out.
-        :param reduce: gives the D numbers of a text; None for its vector.
+        :param reduce: gives what is wanted of a text; None for its vector.
         """
-        super().__init__([len(text) for text in texts], len(texts), dimension)
+        super().__init__([len(text) for text in texts], vectors)
         self.texts = texts
         self.normalize = normalize
         self.skip = skip
@@ -109,7 +108,7 @@ class IndivisibleTask(Task):
         :param dimension: D.
         :param compute: returns [n, D].
         """
-        super().__init__([tokens], vectors, dimension)
+        super().__init__([tokens], np.empty((vectors, dimension), np.float32))
         self.compute = compute
 
     def set_result(self, vectors: NDArray[np.float32]) -> None:

@@ -205,3 +205,11 @@ def test_a_cross_encoder_ranks_and_gives_no_vectors(tmp_path: Path) -> None:
         assert set(served.ask("GET", "/info").json()["model_type"]) == {"reranker"}
     finally:
         served.engine.close()
+
+
+def test_token_vectors_are_those_of_the_library(ask: Callable[..., tuple[Any, Any]], tiny: Embedder) -> None:
+    texts = ["hello", "", "abc world", "a a"]
+    for status, _, body in ask("POST", "/embed_all", json.dumps({"inputs": texts}).encode(), {}):
+        assert status == 200
+        for text, found in zip(texts, json.loads(body), strict=True):
+            np.testing.assert_array_equal(np.float32(found), tiny.encode_tokens(text).vectors)

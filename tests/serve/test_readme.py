@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.api import requests, routes
+from runtime.api import embeddings, routes
 from runtime.serve.__main__ import parser
 from tests.paths import ROOT
 from tests.readme import paste_all
@@ -32,7 +32,7 @@ def test_every_option_is_described() -> None:
 
 def test_every_path_and_field_is_described() -> None:
     assert not [route.path for route in routes.ROUTES if f"{route.path}`" not in README]
-    fields = [field.name for field in requests.EMBEDDING_REQUEST.fields if not field.ignored]
+    fields = [field.name for field in embeddings.EMBEDDING_REQUEST.fields if not field.ignored]
     main = [
         name
         for name in fields
