@@ -270,3 +270,19 @@ def test_killed_between_the_two_renames_the_next_run_puts_the_old_folder_back(tm
     assert write_elsewhere(made, output, extra).returncode == 1
     check_files(output, load_manifest(output), verify=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["made", "model"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "exact"), [("MatMul", False), ("Gemm", False), ("MatMulIntegerToFloat", True), ("Gather", True)]
+)
+@pytest.mark.parametrize("inside", [False, True])
+def test_the_manifest_says_whether_products_are_exact(
+    tmp_path: Path, kind: str, exact: bool, inside: bool
+) -> None:
+    weight = numpy_helper.from_array(np.ones((4, 4), np.float32), "weight")
+    node = helper.make_node(kind, ["x", "weight"], ["y"])
+    if inside:
+        node = helper.make_node("If", ["c"], ["y"], then_branch=helper.make_graph([node], "branch", [], []))
+    graph = helper.make_graph([node], "graph", [], [], [weight])
+    onnx.save(helper.make_model(graph), tmp_path / "model.onnx")
+    assert folder.seal(tmp_path, {})["exact_products"] is exact

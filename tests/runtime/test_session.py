@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from runtime import Embedder, JinaBertError, ModelError, OutOfMemoryError, OutputError
+from runtime.bundled import bundled_model
 from tests.paths import ROOT
 from tests.tiny import make_model, write_manifest
 
@@ -200,3 +204,87 @@ def test_telemetry_is_off_before_onnxruntime_is_imported_unless_the_user_set_it(
             check=True,
         )
         assert result.stdout == expected
+
+
+class Opened(list[dict[str, str]]):
+    """The settings of each session that onnxruntime opens."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        import onnxruntime
+
+        plain = onnxruntime.InferenceSession
+
+        def record(path: str, options: Any, **rest: Any) -> Any:
+            names = ("session.disable_prepacking", "session.use_env_allocators")
+            found = {}
+            for name in names:
+                try:
+                    found[name] = options.get_session_config_entry(name)
+                except RuntimeError:
+                    found[name] = "0"
+            self.append(found)
+            return plain(path, options, **rest)
+
+        monkeypatch.setattr(onnxruntime, "InferenceSession", record)
+
+    @property
+    def packed(self) -> list[bool]:
+        """Whether each packs its weights."""
+        return [entry["session.disable_prepacking"] == "0" for entry in self]
+
+
+def test_weights_are_packed_from_the_second_run_on_and_no_bit_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened = Opened(monkeypatch)
+    texts = ["How is the weather today?", "bread", "a b c " * 90]
+    with Embedder(threads=2) as embedder:
+        embedder.warmup()
+        assert opened.packed == [False, True]
+        wanted = [embedder.encode(text) for text in texts]
+    for text, vector in zip(texts, wanted, strict=True):
+        del opened[:]
+        with Embedder(threads=2) as embedder:
+            first = embedder.encode(text)
+            assert opened.packed == [False]
+            second = embedder.encode(text)
+            embedder.encode(text)
+            assert opened.packed == [False, True]
+        np.testing.assert_array_equal(first, vector)
+        np.testing.assert_array_equal(second, vector)
+
+
+def test_a_text_in_blocks_has_packed_weights_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Opened(monkeypatch)
+    with Embedder() as embedder:
+        embedder.encode("a b c d " * 250)
+    assert opened.packed == [False, True]
+
+
+def test_products_of_floats_have_packed_weights_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_model(tmp_path / "model")  # a manifest that says nothing of exact products
+    opened = Opened(monkeypatch)
+    with Embedder(folder) as embedder:
+        embedder.encode("hello")
+        embedder.encode("hello")
+    assert opened.packed == [True]
+
+
+def test_a_folder_that_is_gone_before_the_second_run(tmp_path: Path) -> None:
+    folder = shutil.copytree(bundled_model(), tmp_path / "model")
+    with Embedder(folder, threads=1) as embedder:
+        first = embedder.encode("hello")
+        (folder / "model.onnx").unlink()
+        np.testing.assert_array_equal(embedder.encode("hello"), first)
+
+
+def test_first_runs_of_several_threads_at_once() -> None:
+    with Embedder(threads=1) as plain:
+        wanted = plain.encode("hello")
+    for _ in range(3):
+        with Embedder(threads=1) as embedder, ThreadPoolExecutor(8) as pool:
+            for found in pool.map(embedder.encode, ["hello"] * 32):
+                np.testing.assert_array_equal(found, wanted)
