@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-import posixpath
+import os
+import stat
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 
@@ -23,7 +24,7 @@ from runtime.manifest import checksum
 from .storage import Storage, reason
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 PATTERN = set("*?[")
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
@@ -85,14 +86,15 @@ def find(places: Sequence[str], kind: str | None, output: str) -> Files:
     :raises InputError: there are none, or of several kinds.
     """
     files: dict[tuple[str, str], File] = {}
-    one = True
+    one, others = True, []
     for place in places:
-        found, single = _listed(place, output)
-        one = one and single and len(places) == 1
+        found, strange = _listed(place, output)
+        one = one and strange is None and len(places) == 1
+        others += strange or []
         for file in found:
-            files[file.storage.place if not file.storage.local else "", file.path] = file
-    if not files:
-        raise InputError(f"{', '.join(map(repr, places))}: no files there")
+            key = ("", os.path.realpath(file.path)) if file.storage.local else (file.storage.place, file.path)
+            if files.setdefault(key, file) is not file:
+                others.append(f"{file.name} again")
     listed, shown = list(files.values()), ", ".join(places)
     kinds: dict[str, str] = {}
     for file in listed:
@@ -108,9 +110,12 @@ def find(places: Sequence[str], kind: str | None, output: str) -> Files:
     ]
     if one or not kept:
         kept = listed
+    for path in (file.path for file in kept):
+        if path.encode(errors="replace").decode() != path:
+            raise InputError(f"{path!r}: the name is no UTF-8: rename the file")
     known = {id(file) for file in kept}
-    others = tuple(file.name for file in listed if id(file) not in known)
-    return Files(tuple(kept), wanted, one, others)
+    others += [file.name for file in listed if id(file) not in known]
+    return Files(tuple(kept), wanted, one, tuple(others))
 
 
 def describe(files: Files) -> str:
@@ -119,7 +124,34 @@ def describe(files: Files) -> str:
     return f"{files.files[0].name}" if len(files.files) == 1 else f"{len(files.files):,} files ({kind})"
 
 
-def _listed(place: str, output: str) -> tuple[list[File], bool]:
+def _below(storage: Storage) -> Iterator[tuple[str, int | None, int]]:
+    """Path, size and time of change of what lies below a folder; no size of what is no file.
+
+    A link is followed, and one that leads back or nowhere does not go unseen.
+    """
+    if not storage.local:
+        for info in storage.filesystem.get_file_info(fs.FileSelector(storage.path, recursive=True)):
+            if info.type != fs.FileType.Directory:
+                yield info.path, info.size, _modified(info)
+        return
+    seen = set()
+    for parent, folders, names in os.walk(storage.path, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        for path in (os.path.join(parent, name) for name in names):
+            try:
+                facts = os.stat(path)
+            except OSError:
+                yield path, 0, 0
+                continue
+            yield path, facts.st_size if stat.S_ISREG(facts.st_mode) else None, facts.st_mtime_ns
+
+
+def _listed(place: str, output: str) -> tuple[list[File], list[str] | None]:
+    """Files of a place, and what else is there; None where it is itself a file."""
     try:
         storage = Storage(place)
         info = storage.filesystem.get_file_info(storage.path)
@@ -133,25 +165,30 @@ def _listed(place: str, output: str) -> tuple[list[File], bool]:
         if info.type == fs.FileType.File:
             return [
                 File(storage, info.path, info.base_name, info.size, _modified(info), _hive(info.path))
-            ], True
+            ], None
         if info.type != fs.FileType.Directory:
             raise InputError(f"{place!r}: neither a file nor a folder")
-        listing = storage.filesystem.get_file_info(fs.FileSelector(storage.path, recursive=True))
+        listing = list(_below(storage))
     except OSError as error:
         raise InputError(f"{place!r}: cannot be read ({reason(error)})") from None
+    except UnicodeError:
+        raise InputError(f"{place!r}: the name is no UTF-8: rename it") from None
     exclude = Storage(output)
     below = exclude.path.rstrip("/") + "/" if type(exclude.filesystem) is type(storage.filesystem) else None
-    files = []
-    for info in listing:
-        name = posixpath.relpath(info.path, storage.path)
+    files, strange = [], []
+    for path, size, modified in listing:
+        path = path.replace(os.sep, "/")
+        name = path.removeprefix(storage.path.replace(os.sep, "/").rstrip("/") + "/")
         hidden = any(part.startswith((".", "_")) for part in name.split("/"))
-        if info.type != fs.FileType.File or hidden or (below and info.path.startswith(below)):
+        if hidden or (below and path.startswith(below)) or not (pattern is None or _matches(name, pattern)):
             continue
-        if pattern is None or _matches(name, pattern):
-            files.append(File(storage, info.path, name, info.size, _modified(info), _hive(info.path)))
+        if size is None:
+            strange.append(name)
+        else:
+            files.append(File(storage, path, name, size, modified, _hive(path)))
     if not files:
         raise InputError(f"{place!r}: no files there")
-    return sorted(files, key=lambda file: file.name), False
+    return sorted(files, key=lambda file: file.name), strange
 
 
 def _split(place: str) -> tuple[str, str]:

@@ -54,7 +54,7 @@ def plan(files: Files, options: ReadOptions, given: dict[str, Any], say: Callabl
     say(f"{inputs.describe(files)}: {about}{UNITS[unit].format(options.key)}")
     if files.passed_over:
         others = ", ".join(files.passed_over[:3]) + (", ..." if len(files.passed_over) > 3 else "")
-        say(f"{len(files.passed_over):,} file(s) of other kinds passed over ({others})")
+        say(f"{len(files.passed_over):,} file(s) passed over: of other kinds, or met before ({others})")
     schemas = schemas_of(files.files) if parquet else []
     present = schemas[0].names if schemas else source.columns
     partitions = files.partitions()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
-from runtime.cli.sources import ReadOptions, Source, field_of, has_field, missing, text_of
+from runtime.cli.sources import ReadOptions, Source, field_of, has_field, missing, text_of, too_large
 from runtime.cli.streams import DamagedError
 from runtime.errors import InputError
 
@@ -298,7 +298,7 @@ class _Opened:
         stop, read = first + batch.num_rows, first
         for number, (text, error, end) in enumerate(ended):
             if len(text) > MOST_BYTES:
-                text, error = "", f"text of more than {MOST_BYTES >> 20} MiB"
+                text, error = "", too_large("text", len(text.encode()), MOST_BYTES)
             self.filtered, read = self.filtered + end - read - 1, end
             yield Record(text, error, (kept, number), None, end, end)
         self.filtered += stop - read

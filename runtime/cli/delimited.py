@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from collections import deque
 
+from runtime.errors import InputError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,6 +35,7 @@ class Table:
         :param usual: the one to prefer.
         :param quoting: "auto", "multiline" or "none", see ReadOptions.
         :param key: column with the text.
+        :raises InputError: there is a quote in it that does not close.
         """
         first, *more = head.split(b"\n")
         self._quoting = quoting
@@ -52,9 +55,12 @@ class Table:
     def _header(self, header: str, delimiters: list[str], key: str) -> tuple[list[str], str]:
         found = [(self._split(header, mark)[0], mark) for mark in delimiters]
         wanted = {key, key.partition(".")[0]}
-        return next(
+        best = next(
             (pair for pair in found if wanted & set(pair[0])), max(found, key=lambda pair: len(pair[0]))
         )
+        if self._split(header, best[1])[1] is not None:
+            raise InputError(f"the header has a quote that does not close well: mend it, or {NO_QUOTES}")
+        return best
 
     def _regular(self, lines: list[bytes]) -> list[str | None]:
         """The shape of each column's fields; None where they have several."""
@@ -67,7 +73,7 @@ class Table:
         return [next(iter(shapes)) if len(shapes) == 1 else None for shapes in seen]
 
     def rows(
-        self, lines: Iterator[Line], decode: Callable[[bytes | None], tuple[str, str | None]], most: int
+        self, lines: Iterator[Line], decode: Callable[[bytes | int], tuple[str, str | None]], most: int
     ) -> Iterator[tuple[int, int, int, dict[str, str] | None, str | None]]:
         """Rows of lines.
 
@@ -148,7 +154,7 @@ class Table:
         open_field: int,
         read: Callable[[], Line | None],
         taken: list[Line],
-        decode: Callable[[bytes | None], tuple[str, str | None]],
+        decode: Callable[[bytes | int], tuple[str, str | None]],
         most: int,
     ) -> tuple[list[str], str | None, bool]:
         """A row whose quoted field goes on in the next lines, which `taken` gets; and whether they may be rows."""

@@ -165,7 +165,10 @@ class Source:
         self.format = self._format(head.decode("utf-8", "replace"))
         if self.format == "csv":
             usual = "\t" if ending(name) in (".tsv", ".tab") else ","
-            self._table = Table(head, options.delimiter, usual, options.quoting, options.key)
+            try:
+                self._table = Table(head, options.delimiter, usual, options.quoting, options.key)
+            except InputError as error:
+                raise InputError(f"{name}: {error}") from None
             self.columns = self._table.columns if head.strip() else []
             self._start, self._line = self._start + self._table.offset, self._table.line
 
@@ -246,10 +249,13 @@ class Source:
 
         :raises DamagedError: it cannot be read to its end.
         """
-        data = io.BufferedReader(self._at(self._start), READ_BYTES).read(self.options.most_bytes + 1)
+        stream: io.BufferedReader[Any] = io.BufferedReader(self._at(self._start), READ_BYTES)
+        data: bytes | int = stream.read(self.options.most_bytes + 1)
+        if len(data) > self.options.most_bytes:  # type: ignore[arg-type]
+            data = len(data) + sum(map(len, iter(lambda: stream.read(READ_BYTES), b"")))  # type: ignore[arg-type]
         if self._guard.error:
             raise DamagedError(f"{self.name}: {self._guard.error}")
-        return self._decoded(data if len(data) <= self.options.most_bytes else None, "file")
+        return self._decoded(data, "file")
 
     def about(self) -> str:
         """In a few words: what it was recognised as."""
@@ -265,9 +271,9 @@ class Source:
             self._guard.skip(offset)
         return LineFeeds(self._guard) if self._cr else self._guard
 
-    def _decoded(self, data: bytes | None, unit: str = "line") -> tuple[str, str | None]:
-        if data is None:
-            return "", f"{unit} of more than {self.options.most_bytes >> 20} MiB"
+    def _decoded(self, data: bytes | int, unit: str = "line") -> tuple[str, str | None]:
+        if isinstance(data, int):
+            return "", too_large(unit, data, self.options.most_bytes)
         try:
             return data.decode("utf-8", self.options.errors), None
         except UnicodeDecodeError as error:
@@ -324,6 +330,8 @@ class Source:
                 return
             else:
                 text, place = text[place:], 0
+                if len(text) > self.options.most_bytes:
+                    raise damaged(too_large("a value", len(text), self.options.most_bytes))
                 want = max(
                     DOCUMENT_CHARACTERS, 2 * len(text)
                 )  # doubled: a large value is not parsed over and over
@@ -362,8 +370,10 @@ def text_of(row: Row, key: str) -> tuple[str, str | None]:
 
     :param key: field that holds the text, by its name or, with dots, by the names on the way.
     """
-    if row.problem is not None or isinstance(row.value, str):
-        return row.value or "", row.problem
+    if row.problem is not None:
+        return "", row.problem
+    if isinstance(row.value, str):
+        return row.value, None
     value = field_of(row.value, key)
     if isinstance(value, str):
         return value, None
@@ -397,8 +407,14 @@ def has_field(names: Iterable[str] | dict[str, Any], key: str) -> bool:
 def missing(key: str, names: Iterable[str]) -> str:
     """That there is no such field, and which there are."""
     present = list(names)
-    listed = ", ".join(present[:MOST_LISTED]) + (", ..." if len(present) > MOST_LISTED else "")
+    shown = [name if name == name.strip() != "" else repr(name) for name in present[:MOST_LISTED]]
+    listed = ", ".join(shown) + (", ..." if len(present) > MOST_LISTED else "")
     return f"no field {key!r} (it has: {listed or 'none'})"
+
+
+def too_large(what: str, size: int, most: int) -> str:
+    """Why a row is refused without being held."""
+    return f"{what} of {size:,} bytes, more than {most >> 20} MiB: make several rows of it"
 
 
 def kind(value: object) -> str:

@@ -12,7 +12,7 @@ from runtime.errors import InputError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
 HEAD_BYTES = 1 << 16  # that tell what an input is
@@ -33,7 +33,10 @@ FOREIGN = {  # first bytes of what is no text, and what to do with it
     b"Obj\x01": "Avro: write it as Parquet or JSON lines",
     b"SQLite format 3\x00": "an SQLite database: export the table as CSV",
     b"7z\xbc\xaf\x27\x1c": "a 7z archive: unpack it",
+    b"\xff\xff\xff\xff": "Arrow's stream format: write it as Parquet",
 }
+SKIPPED, SKIPPED_FIRST = b"\x2a\x4d\x18", [bytes([first]) for first in range(0x50, 0x60)]
+PIECE_BYTES = 256
 MARKS = {  # the little mark of UTF-32 begins with that of UTF-16, so it comes first
     b"\xff\xfe\x00\x00": "utf-32",
     b"\x00\x00\xfe\xff": "utf-32",
@@ -166,6 +169,49 @@ class LineFeeds(io.RawIOBase):
         return len(data)
 
 
+class Members:
+    """What bzip2 or xz packed, one piece after the other; bz2.BZ2File and lzma.LZMAFile end at a damaged one unseen."""
+
+    def __init__(self, stream: Guard, make: Callable[[], Any]) -> None:
+        """Unpack a stream.
+
+        :param make: gives a decompressor for each piece.
+        """
+        self._stream, self._make, self._one = stream, make, make()
+        self._begun = False  # the piece
+
+    def read(self, size: int) -> bytes:
+        """The next bytes; none at the end."""
+        while True:
+            if self._one.eof:
+                rest, self._one, self._begun = self._one.unused_data, self._make(), False
+            else:
+                rest = self._stream.read(READ_BYTES) or b"" if self._one.needs_input else b""
+                if not rest and self._one.needs_input:
+                    if self._begun:
+                        raise EOFError("it ended before the end-of-stream marker was reached")
+                    return b""
+            rest = rest if self._begun else rest.lstrip(b"\0")  # xz fills up with zeros
+            if rest or self._begun:
+                self._begun = True
+                data: bytes = self._one.decompress(rest, size)
+                if data:
+                    return data
+
+
+class Pieces:
+    """What pyarrow unpacks, in small pieces: a read that fails gives nothing of what came before the failure."""
+
+    def __init__(self, stream: Any) -> None:
+        """Of a stream."""
+        self._stream = stream
+
+    def read(self, size: int) -> bytes:
+        """The next bytes, some less than `size`."""
+        data: bytes = self._stream.read(min(size, PIECE_BYTES))
+        return data
+
+
 def unpack(stream: Any, name: str) -> tuple[Guard, list[str]]:
     """Undo compressions that the first bytes tell, one within the other too.
 
@@ -182,16 +228,22 @@ def unpack(stream: Any, name: str) -> tuple[Guard, list[str]]:
     foreign = next((about for mark, about in FOREIGN.items() if head.startswith(mark)), None)
     if b"\0" not in head and not head.startswith(b"%PDF-"):
         foreign = None  # a text that begins so
+    elif head[257:262] == b"ustar":
+        foreign = "a tar archive: unpack it"
     if foreign is not None:
         raise InputError(f"{name}: {foreign}")
     return guard, undone
 
 
 def _packed(head: bytes) -> str | None:
+    while (
+        head[1:4] == SKIPPED and head[:1] in SKIPPED_FIRST
+    ):  # of zstd and lz4, at the beginning of pzstd's files
+        head = head[8 + int.from_bytes(head[4:8], "little") :]
     found = next((PACKED[mark] for mark in PACKED if head.startswith(mark)), None)
-    return (
-        None if found == "bz2" and head[4:7] not in (b"1AY", b"\x17rE") else found
-    )  # a text may begin with BZh
+    if found == "bz2" and head[4:7] not in (b"1AY", b"\x17rE"):  # a text may begin with BZh
+        return None
+    return found
 
 
 def _unpacked(stream: Guard, packed: str, name: str) -> Any:
@@ -202,13 +254,13 @@ def _unpacked(stream: Guard, packed: str, name: str) -> Any:
     if packed == "bz2":
         import bz2
 
-        return bz2.BZ2File(stream)
+        return Members(stream, bz2.BZ2Decompressor)
     if packed == "xz":
         import lzma
 
-        return lzma.LZMAFile(stream)  # type: ignore[arg-type]
+        return Members(stream, lzma.LZMADecompressor)
     arrow = pyarrow(packed, name)
-    return arrow.CompressedInputStream(arrow.PythonFile(stream, "r"), packed)
+    return Pieces(arrow.CompressedInputStream(arrow.PythonFile(stream, "r"), packed))
 
 
 def encoding_of(head: bytes, name: str) -> str:
@@ -217,8 +269,9 @@ def encoding_of(head: bytes, name: str) -> str:
     :raises InputError: UTF-16 without a mark.
     """
     found = next((MARKS[mark] for mark in MARKS if head.startswith(mark)), None)
-    if found is None and len(head) >= 8 and head.count(0) > UTF16_ZEROS * len(head):
-        order = "le" if head[1::2].count(0) > head[::2].count(0) else "be"
+    zeros = head[::2].count(0), head[1::2].count(0)
+    if found is None and len(head) >= 8 and max(zeros) > UTF16_ZEROS * len(head) > 9 * min(zeros):
+        order = "le" if zeros[1] > zeros[0] else "be"
         raise InputError(f"{name}: looks like UTF-16 without a mark: say --encoding utf-16-{order}")
     return found or "utf-8"
 
@@ -230,8 +283,8 @@ def lines(
 
     :param stream: over `guard`, standing at `offset`.
     :param number: of its first line.
-    :param most: bytes of a line; the content of a longer one is None.
-    :return: number, offset of the end, content.
+    :param most: bytes of a line; a longer one is not held.
+    :return: number, offset of the end, content, or how many bytes it is too long to be given.
     :raises DamagedError: after the last whole line of a stream that failed.
     """
     while data := stream.readline(most + 2):
@@ -242,7 +295,7 @@ def lines(
             break
         offset += size
         end = -2 if data.endswith(b"\r\n") else -1 if data.endswith(b"\n") else None
-        yield number, offset, None if size > most + 2 else data[:end]
+        yield number, offset, size if size > most + 2 else data[:end]
         number += 1
     if guard.error:
         raise DamagedError(f"{guard.name}: cannot be read after line {number - 1:,} ({guard.error})")
@@ -260,4 +313,4 @@ def pyarrow(what: str, name: str) -> Any:
 
 
 if TYPE_CHECKING:
-    Line = tuple[int, int, bytes | None]
+    Line = tuple[int, int, bytes | int]

@@ -8,6 +8,7 @@ import gzip
 import json
 import lzma
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -218,10 +219,10 @@ def test_ten_thousand_files_and_a_million_blank_lines(bulk: Bulk, tmp_path: Path
     assert manifest(tmp_path / "blank")["totals"]["blank"] == 1_000_000
 
 
-def test_one_row_of_100_mb_is_one_reject(tiny_folder: Path, tmp_path: Path) -> None:
+def test_one_row_of_300_mib_is_one_reject_and_is_never_held(tiny_folder: Path, tmp_path: Path) -> None:
     with (tmp_path / "corpus.jsonl").open("w") as stream:
         stream.write('{"text": "hello"}\n{"text": "')
-        for _ in range(100):
+        for _ in range(300):
             stream.write("x" * (1 << 20))
         stream.write('"}\n{"text": "world"}\n')
     arguments = [
@@ -233,12 +234,39 @@ def test_one_row_of_100_mb_is_one_reject(tiny_folder: Path, tmp_path: Path) -> N
         "--max-rejects",
         "1",
     ]
-    status, errors = finish(spawn(*arguments, "--processes", "1"))
-    assert status == 0, errors
+    process = spawn(*arguments, "--processes", "1")
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, process.communicate()[1]
+    process.communicate()
+    assert used.ru_maxrss * 1024 < 400 << 20
     assert read(tmp_path / "out")["row"].to_pylist() == [1, 3]
     assert [(bad["line"], bad["reason"]) for bad in rejects(tmp_path / "out")] == [
-        (2, "line of more than 64 MiB")
+        (2, "line of 314,572,813 bytes, more than 64 MiB: make several rows of it")
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "begin", "end"),
+    [
+        ("one.txt", "", ""),
+        ("one.csv", "text\n", ""),
+        ("one.json", '["a", "', '"]'),
+        ("one.jsonl", '{"text": "', '"}'),
+    ],
+)
+def test_a_row_that_is_too_large_is_told_by_file_line_size_and_remedy(
+    name: str, begin: str, end: str, bulk: Bulk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    from runtime.bulk import job
+
+    monkeypatch.setattr(job, "MOST_BYTES", 1 << 20)
+    (tmp_path / name).write_text(begin + "x" * (5 << 20) + end)
+    for options in ([], ["--unit", "file"]) if name == "one.txt" else ([],):
+        assert bulk(tmp_path / name, "--output", tmp_path / "out", "--force", *options) == 1
+        error = capsys.readouterr().err
+        assert re.search(rf"{re.escape(name)}(, |: )(line|row) \d", error), error
+        assert re.search(r"of \d,\d+,\d+ bytes, more than 1 MiB: make several rows of it", error), error
 
 
 def test_python_calls_it_in_a_thread_and_without_a_main_guard(tiny_folder: Path, tmp_path: Path) -> None:

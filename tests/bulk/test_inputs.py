@@ -6,6 +6,7 @@ import bz2
 import gzip
 import json
 import lzma
+import os
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,7 @@ def test_a_mixed_folder_is_read_whole_or_says_what_is_passed_over(
     (tmp_path / "in" / ".hidden.jsonl").write_bytes(lines)
     assert bulk(tmp_path / "in", "--output", tmp_path / "out") == 0
     assert read(tmp_path / "out").num_rows == 5
-    assert "1 file(s) of other kinds passed over (LICENSE)" in capsys.readouterr().err
+    assert "1 file(s) passed over: of other kinds, or met before (LICENSE)" in capsys.readouterr().err
     (tmp_path / "in" / "notes.md").write_text("words")
     assert bulk(tmp_path / "in", "--output", tmp_path / "both") == 2
     assert "choose with --input-format" in capsys.readouterr().err
@@ -140,9 +141,36 @@ def test_a_mixed_folder_is_read_whole_or_says_what_is_passed_over(
         bulk(tmp_path / "in", "--output", tmp_path / "jsonl", "--input-format", "jsonl", "--max-rejects", "5")
         == 0
     )
-    assert "passed over (notes.md)" in capsys.readouterr().err
+    assert "met before (notes.md)" in capsys.readouterr().err
     assert bulk(tmp_path / "in" / "a.jsonl", tmp_path / "in" / "d.json", "--output", tmp_path / "two") == 0
     assert read(tmp_path / "two").num_rows == 2
+
+
+def test_links_pipes_and_names_that_are_no_utf8(
+    bulk: Bulk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, line = tmp_path / "in", '{"text": "hello"}\n'
+    (folder / "sub").mkdir(parents=True)
+    for name in ("a.jsonl", "sub/z.jsonl"):
+        (folder / name).write_text(line)
+    (folder / "b.jsonl").symlink_to("a.jsonl")
+    (folder / "sub" / "back").symlink_to("..")
+    os.mkfifo(folder / "p.jsonl")
+    assert bulk(folder, "--output", tmp_path / "out") == 0
+    assert read(tmp_path / "out").num_rows == 2
+    assert (
+        "2 file(s) passed over: of other kinds, or met before (p.jsonl, b.jsonl again)"
+        in capsys.readouterr().err
+    )
+    assert bulk(folder / "a.jsonl", folder / "b.jsonl", "--output", tmp_path / "twice") == 0
+    assert read(tmp_path / "twice").num_rows == 1
+    (folder / "c.jsonl").symlink_to("nowhere.jsonl")
+    assert bulk(folder, "--output", tmp_path / "gone") == 1
+    assert "c.jsonl: cannot be read (it is gone)" in capsys.readouterr().err
+    (folder / "c.jsonl").unlink()
+    (folder / os.fsdecode(b"\xff.jsonl")).write_text(line)
+    assert bulk(folder, "--output", tmp_path / "names") == 2
+    assert "the name is no UTF-8: rename" in capsys.readouterr().err
 
 
 def test_a_text_is_a_line_of_a_file_and_a_file_of_a_folder(

@@ -86,6 +86,7 @@ def test_invalid_utf8_is_named_by_line_and_byte() -> None:
         ReadOptions(encoding="klingon")
     with pytest.raises(InputError, match="looks like UTF-16 without a mark: say --encoding utf-16-le"):
         texts("hello world\n".encode("utf-16-le"))
+    assert texts(b"a\nb\n" + bytes(100)) == ["a", "b", "\0" * 100]  # what a crash leaves; no UTF-16
 
 
 PACKED = {"gzip": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
@@ -116,6 +117,34 @@ def test_what_is_packed_is_known_by_its_first_bytes(packed: str, name: str) -> N
     assert kept == [f"text {n}" for n in range(len(kept))]  # what came before is good, and no half a row
     if packed == "gzip":
         assert len(kept) > 1000
+
+
+@pytest.mark.parametrize("packed", ["gzip", "bz2", "xz", "zstd", "lz4"])
+def test_packed_files_of_several_pieces_are_read_whole_or_end_in_an_error(packed: str) -> None:
+    def pack(first: int) -> bytes:
+        data = b"".join(b"%d\n" % number for number in range(first, first + 1000))
+        if packed in PACKED:
+            return PACKED[packed](data)
+        pa = pytest.importorskip("pyarrow", reason='needs pip install "jinabert-runtime[bulk]"')
+        sink = pa.BufferOutputStream()
+        with pa.CompressedOutputStream(sink, packed) as stream:
+            stream.write(data)
+        whole: bytes = sink.getvalue().to_pybytes()
+        return whole
+
+    expected = [str(number) for number in range(2000)]
+    assert texts(pack(0) + pack(1000)) == expected
+    between = {"xz": bytes(8), "zstd": b"\x50\x2a\x4d\x18\x02\0\0\0ab", "lz4": b"\x5f\x2a\x4d\x18\0\0\0\0"}
+    filling = between.get(packed, b"")
+    assert texts(pack(0) + filling + pack(1000)) == expected
+    if packed in ("zstd", "lz4"):  # pzstd begins its files so
+        assert texts(filling + pack(0)) == expected[:1000]
+    for damage in (b"no such data", b"X" + pack(1000)):
+        opened, kept = source(pack(0) + damage), []
+        with pytest.raises(InputError, match=f"{packed} data is cut off or damaged"):
+            kept.extend(row.value for row in opened.rows())
+        assert kept == expected[: len(kept)]
+        assert len(kept) > 900
 
 
 @pytest.mark.parametrize("packed", [b"\x28\xb5\x2f\xfd....", b"\x04\x22\x4d\x18....", b"PAR1\0...PAR1"])
@@ -177,6 +206,30 @@ def test_a_large_json_array_is_read_piece_by_piece(monkeypatch: pytest.MonkeyPat
         list(source(b'[{"text": "a"},\n{"text": b}]').rows())
     with pytest.raises(InputError, match="text after the end of the array"):
         list(source(b'[{"text": "a"}]\nx').rows())
+
+
+def test_values_that_are_no_objects_are_named() -> None:
+    found = rows(b'{"text": "a"}\n5\n["x"]\n"s"\nnull\ntrue\n{"text": 5}\n{}\n', "in.jsonl")
+    assert [problem for _, _, problem in found] == [
+        None,
+        *(
+            f"{what}, not a JSON object"
+            for what in ("a number", "a list", "a string", "null", "true or false")
+        ),
+        "field 'text' is a number, not a string",
+        "no field 'text' (it has: none)",
+    ]
+    assert [problem for *_, problem in rows(b'[{"text": "a"}, 5, null]', "in.json")][1:] == [
+        "a number, not a JSON object",
+        "null, not a JSON object",
+    ]
+
+
+def test_a_header_of_csv_that_is_none() -> None:
+    with pytest.raises(InputError, match=r"in\.csv: the header has a quote that does not close well"):
+        texts(b'"i\nd","text"\n1,a\n', "in.csv")
+    with pytest.raises(InputError, match=r"no field 'text' \(it has: id, ' text'\)"):
+        texts(b"id, text\n1, a\n", "in.csv")
 
 
 def test_blank_lines_are_skipped_and_counted() -> None:
