@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .errors import InputError
+from .errors import InputError, ModelError
 from .pooling import MIN_NORM
 
 if TYPE_CHECKING:
@@ -146,6 +146,31 @@ def stored(
             units = np.rint(units * INT8_SCALE)
         vectors[start : start + ROWS] = units
     return vectors
+
+
+def check_rotation(
+    rotation: NDArray[np.int16] | None, dimensions: object, hidden_size: int
+) -> NDArray[np.int16]:
+    """Cut a model folder's rotation.
+
+    :param rotation: [hidden_size, K]; None where the folder has none.
+    :param dimensions: how many of its K columns are wanted.
+    :param hidden_size: of the model.
+    :return: [hidden_size, dimensions].
+    :raises InputError: it has not as many.
+    :raises ModelError: it is not of this model.
+    """
+    most = 0 if rotation is None else rotation.shape[1]
+    if isinstance(dimensions, bool) or not isinstance(dimensions, int) or not 1 <= dimensions <= most:
+        have = (
+            f"an integer from 1 to {most}"
+            if most
+            else f"None, since the model folder has no {TOKEN_ROTATION}"
+        )
+        raise InputError(f"dimensions={dimensions!r}: must be {have}, or None for all")
+    if rotation is None or rotation.dtype != np.int16 or rotation.shape[0] != hidden_size:
+        raise ModelError(f"{TOKEN_ROTATION} is not int16 [{hidden_size}, K]: export the model again")
+    return rotation[:, :dimensions]
 
 
 def principal_rotation(rows: NDArray[np.float64], dimensions: int) -> NDArray[np.int16]:

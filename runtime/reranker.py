@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import multivector
-from .errors import InputError, ModelError, TextTooLongError
+from .errors import InputError, TextTooLongError
 from .holder import ModelHolder
-from .multivector import TOKEN_ROTATION, TOKEN_WEIGHTS, Multivector, stored
+from .multivector import TOKEN_ROTATION, TOKEN_WEIGHTS, Multivector, check_rotation, stored
 from .prompts import document_prompt, query_prompt, skipped_tokens
 from .texts import check_text, iter_items, iterate
 
@@ -208,7 +208,9 @@ def encode_multivector(
     if dtype not in multivector.DTYPES:
         raise InputError(f"dtype={dtype!r}: must be one of {', '.join(multivector.DTYPES)}")
     weights = _token_weights(model, token_weights)
-    rotation = None if dimensions is None else _rotation(model, dimensions)
+    rotation = None
+    if dimensions is not None:
+        rotation = check_rotation(model.array(TOKEN_ROTATION), dimensions, model.manifest.hidden_size)
     prompt = (query_prompt if query else document_prompt)(model.manifest)
     ids, truncated = _encode(model, several, prompt, max_length)
     if query and any(truncated):
@@ -422,20 +424,3 @@ def _token_weights(model: Model, given: ArrayLike | None) -> NDArray[np.float32]
             f"token_weights of shape {list(weights.shape)}: expected [{vocabulary}], numbers of at least 0"
         )
     return weights
-
-
-def _rotation(model: Model, dimensions: int) -> NDArray[np.int16]:
-    rotation = model.array(TOKEN_ROTATION)
-    most = 0 if rotation is None else rotation.shape[1]
-    if isinstance(dimensions, bool) or not isinstance(dimensions, int) or not 1 <= dimensions <= most:
-        have = (
-            f"an integer from 1 to {most}"
-            if most
-            else f"None, since the model folder has no {TOKEN_ROTATION}"
-        )
-        raise InputError(f"dimensions={dimensions!r}: must be {have}, or None for all")
-    if rotation is None or rotation.dtype != np.int16 or rotation.shape[0] != model.manifest.hidden_size:
-        raise ModelError(
-            f"{TOKEN_ROTATION} is not int16 [{model.manifest.hidden_size}, K]: export the model again"
-        )
-    return rotation[:, :dimensions]

@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .arrow import ArrowEmbedder
+    from .arrow import ArrowEmbedder, multivectors
     from .job import Summary, embed_files
 
-__all__ = ["ArrowEmbedder", "Summary", "embed_files"]
+__all__ = ["ArrowEmbedder", "Summary", "embed_files", "multivectors"]
 
 
 def __getattr__(name: str) -> Any:
@@ -21,4 +21,4 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(".arrow" if name == "ArrowEmbedder" else ".job", __name__), name)
+    return getattr(import_module(".job" if name in ("Summary", "embed_files") else ".arrow", __name__), name)

@@ -126,6 +126,17 @@ def parser() -> command.Parser:
     add("--dtype", choices=("float32", "float16"), default="float32", help="default: %(default)s")
     add("--vector-column", metavar="NAME", default="embedding", help="default: %(default)s")
     add(
+        "--token-vectors",
+        choices=("int8", "float16", "float32"),
+        help="also a column token_vectors, with a vector a token, for MaxSim (default: none)",
+    )
+    add(
+        "--token-dimensions",
+        type=command.integer(1),
+        metavar="N",
+        help="numbers of a token's vector: rotated and cut (default: all)",
+    )
+    add(
         "--shard-rows",
         type=command.integer(1),
         metavar="N",

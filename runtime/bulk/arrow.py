@@ -4,196 +4,103 @@
     table = embed(table)                                             # pyarrow.Table or RecordBatch
 
 It fits wherever an engine hands over Arrow: Ray Data's map_batches, Spark's mapInArrow, datasets.map, Dask, Daft, Lance
-(README.md of this folder has an example of each), and the workers of `python -m runtime.bulk`. It can be pickled: what
-travels is the model's folder and the options, and each process loads the model once, at its first batch.
+(README.md of this folder has an example of each).
 
 A row without a text that can be embedded keeps its place: its vector is null, and the column of errors says why.
 """
 
 from __future__ import annotations
 
-import threading
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+import json
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from runtime.cli.sources import missing
-from runtime.errors import InputError, OutputError
+from runtime.errors import InputError
+
+from .embedding import TextEmbedder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from numpy.typing import NDArray
+    from runtime.multivector import Multivector
 
-    from runtime import Embedder
-    from runtime.manifest import Manifest
+    from .embedding import Embedded
 
-DTYPES = {"float32": pa.float32(), "float16": pa.float16()}
-_loaded: dict[tuple[str | None, int | None], Embedder] = {}  # of this process
-_loading = threading.Lock()
+ABOUT_TOKENS = b"jinabert-runtime"  # key of a column's metadata
 
 
-class Embedded(NamedTuple):
-    """What was made of some texts."""
-
-    vectors: NDArray[Any]  # [n, D]; a row of zeros where there is an error
-    errors: list[str | None]
-    tokens: int
-    truncated_texts: int
-    cut_tokens: int
-
-
-class ArrowEmbedder:
+class ArrowEmbedder(TextEmbedder):
     """Appends vectors, and reasons why there are none, to Arrow data."""
 
-    def __init__(
-        self,
-        model: str | None = None,
-        *,
-        field: str = "text",
-        vector_column: str = "embedding",
-        error_column: str = "embedding_error",
-        max_length: int | None = None,
-        overflow: str = "truncate",
-        normalize: bool | None = None,
-        dimensions: int | None = None,
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        dtype: str = "float32",
-        fixed_size: bool = True,
-        threads: int | None = None,
-    ) -> None:
-        """Take the options; no model is loaded yet.
-
-        :param model: model folder that each machine has; None for the bundled model.
-        :param field: column with the texts; doc.text for a field of a struct. A column of that very name comes first.
-        :param vector_column: name of the new column.
-        :param error_column: name of the other one: null, or why the row has no vector.
-        :param max_length: most tokens of a text; None for the model's.
-        :param overflow: "truncate" cuts a longer text, "error" gives it no vector.
-        :param normalize: vectors of length 1; None for what the model folder says.
-        :param dimensions: numbers of a vector, of a model that can be cut; None for all.
-        :param prompt_name: prompt of the model folder to put before each text; None for its default, if any.
-        :param prompt: text to put before each text instead.
-        :param dtype: "float32" or "float16".
-        :param fixed_size: FixedSizeList; False for List, which is all that Spark has.
-        :param threads: None for as many as this process may use; 1 where an engine runs a process for each core.
-        :raises InputError: an option that does not exist.
-        """
-        if dtype not in DTYPES or overflow not in ("truncate", "error"):
-            raise InputError(
-                f"dtype={dtype!r}, overflow={overflow!r}: must be float32 or float16, and truncate or error"
-            )
-        self.model, self.field, self.threads = model, field, threads
-        self.vector_column, self.error_column = vector_column, error_column
-        self.max_length, self.overflow, self.normalize = max_length, overflow, normalize
-        self.dimensions, self.prompt_name, self.prompt = dimensions, prompt_name, prompt
-        self.dtype, self.fixed_size = dtype, fixed_size
-
     def __call__(self, data: Any) -> Any:
-        """The same rows with both columns appended.
+        """The same rows with the new columns appended.
 
         :param data: pyarrow.RecordBatch or pyarrow.Table.
         :return: of the same type.
         :raises InputError: it has no column with texts, or one of the new names already.
         """
         names = data.schema.names
-        taken = next((name for name in (self.vector_column, self.error_column) if name in names), None)
+        taken = next((name for name in self.schema.names if name in names), None)
         if taken is not None:
             raise InputError(
-                f"there is a column {taken!r} already: choose another vector_column or error_column"
+                f"there is a column {taken!r} already: choose another vector_column, error_column or token_column"
             )
         new = self.columns(data)
         if isinstance(data, pa.Table):
-            for name, column in zip(new.schema.names, new.columns, strict=True):
-                data = data.append_column(name, column)
+            for field, column in zip(new.schema, new.columns, strict=True):
+                data = data.append_column(field, column)
             return data
         return pa.RecordBatch.from_arrays([*data.columns, *new.columns], schema=self.schema_of(data.schema))
 
     def columns(self, data: Any) -> Any:
-        """The two new columns alone, as Lance's batch UDF gives them.
+        """The new columns alone, as Lance's batch UDF gives them.
 
         :param data: as for calling it.
         :return: pyarrow.RecordBatch.
         """
         texts, errors = texts_of(column_of(data, self.field), self.field)
-        found = self.embed(texts, errors)
-        kind = self.schema.field(0).type
-        flat = pa.array(found.vectors.reshape(-1))
-        mask = pa.array([error is not None for error in found.errors], pa.bool_())
-        if self.fixed_size:
-            vectors = pa.FixedSizeListArray.from_arrays(flat, type=kind, mask=mask)
-        else:
-            offsets = np.arange(len(texts) + 1, dtype=np.int32) * self.dimension
-            vectors = pa.ListArray.from_arrays(pa.array(offsets), flat, type=kind, mask=mask)
-        return pa.RecordBatch.from_arrays([vectors, pa.array(found.errors, pa.string())], schema=self.schema)
+        return pa.RecordBatch.from_arrays(self.arrays(self.embed(texts, errors)), schema=self.schema)
+
+    def arrays(self, found: Embedded) -> list[Any]:
+        """What was made of texts, as an array for each new column."""
+        missing = pa.array([error is not None for error in found.errors], pa.bool_())
+        kinds = [field.type for field in self.schema]
+        arrays = [_lists(found.vectors, kinds[0], missing), pa.array(found.errors, pa.string())]
+        if found.token_vectors is not None:
+            ends = np.cumsum([0, *map(len, found.token_vectors)], dtype=np.int32)
+            flat = np.concatenate(
+                [*found.token_vectors, np.empty((0, self.token_dimension), self.token_vectors)]
+            )
+            rows = _lists(flat, kinds[2].value_type, None)
+            arrays.append(pa.ListArray.from_arrays(pa.array(ends), rows, type=kinds[2], mask=missing))
+        return arrays
 
     def map(self, batches: Iterable[Any]) -> Iterator[Any]:
         """Batch after batch, as Spark's mapInArrow wants it."""
         for batch in batches:
             yield self(batch)
 
-    def embed(self, texts: list[str], errors: list[str | None] | None = None) -> Embedded:
-        """Vectors of texts.
-
-        :param errors: of each text, why it is none, or None; those with an error are passed over.
-        :raises OutputError: a vector is out of the range of dtype, or not finite.
-        """
-        embedder = load(self.model, self.threads)
-        errors = [None] * len(texts) if errors is None else list(errors)
-        if self.overflow == "error":
-            limit = self.max_length or embedder.max_tokens
-            prompt = embedder.choose_prompt(self.prompt_name, self.prompt).text
-            for number, count in enumerate(embedder.count_tokens([prompt + text for text in texts])):
-                if errors[number] is None and count > limit:
-                    errors[number] = f"{count:,} tokens, more than --max-length {limit:,}"
-        good = [number for number, error in enumerate(errors) if error is None]
-        vectors, stats = embedder.encode(
-            [texts[number] for number in good],
-            max_length=self.max_length,
-            normalize=self.normalize,
-            dimensions=self.dimensions,
-            prompt_name=self.prompt_name,
-            prompt=self.prompt,
-            return_stats=True,
-        )
-        if self.dtype == "float16":
-            with np.errstate(over="ignore"):  # told as what it is
-                vectors = vectors.astype(np.float16)
-            if not np.isfinite(vectors).all():
-                raise OutputError(
-                    "a vector is out of the range of float16: leave out --no-normalize, or use --dtype float32"
-                )
-        if len(good) < len(texts):
-            every = np.zeros((len(texts), self.dimension), vectors.dtype)
-            every[good] = vectors
-            vectors = every
-        return Embedded(vectors, errors, stats.tokens, stats.truncated_texts, stats.cut_tokens)
-
-    @property
-    def manifest(self) -> Manifest:
-        """Of the model, which need not be loaded for it."""
-        from runtime.bundled import bundled_model
-        from runtime.manifest import load_manifest
-
-        return load_manifest(self.model or bundled_model())
-
-    @cached_property
-    def dimension(self) -> int:
-        """D, the length of a vector."""
-        from runtime.manifest import check_dimensions
-
-        return check_dimensions(self.manifest, self.dimensions)
-
     @property
     def schema(self) -> Any:
-        """pyarrow.Schema of the two new columns."""
-        item = DTYPES[self.dtype]
-        vectors = pa.list_(item, self.dimension) if self.fixed_size else pa.list_(item)
-        return pa.schema([(self.vector_column, vectors), (self.error_column, pa.string())])
+        """pyarrow.Schema of the new columns: vectors, errors and, if wanted, token vectors."""
+        fields = [
+            pa.field(self.vector_column, self._list(self.dtype, self.dimension)),
+            pa.field(self.error_column, pa.string()),
+        ]
+        if self.token_vectors is not None:
+            kind = pa.list_(self._list(self.token_vectors, self.token_dimension))
+            before, after = self.special_tokens
+            about = {"scale": 127 if self.token_vectors == "int8" else 1, "before": before, "after": after}
+            fields.append(pa.field(self.token_column, kind, metadata={ABOUT_TOKENS: json.dumps(about)}))
+        return pa.schema(fields)
+
+    def _list(self, dtype: str, size: int) -> Any:
+        item = pa.from_numpy_dtype(np.dtype(dtype))
+        return pa.list_(item, size) if self.fixed_size else pa.list_(item)
 
     def schema_of(self, schema: Any) -> Any:
         """pyarrow.Schema of the result for data of a schema."""
@@ -201,22 +108,54 @@ class ArrowEmbedder:
 
     def spark_schema(self, schema: Any) -> Any:
         """The same for a pyspark StructType, as mapInArrow wants it; needs fixed_size=False."""
-        from pyspark.sql.types import ArrayType, FloatType, StringType, StructType
+        from pyspark.sql.types import ArrayType, ByteType, FloatType, StringType, StructType
 
-        vectors = ArrayType(FloatType(), containsNull=True)
-        return (
-            StructType([*schema.fields]).add(self.vector_column, vectors).add(self.error_column, StringType())
-        )
+        found = StructType([*schema.fields]).add(self.vector_column, ArrayType(FloatType()))
+        found = found.add(self.error_column, StringType())
+        if self.token_vectors is not None:
+            item = ByteType() if self.token_vectors == "int8" else FloatType()
+            found = found.add(self.token_column, ArrayType(ArrayType(item)))
+        return found
 
 
-def load(model: str | None, threads: int | None) -> Embedder:
-    """The model of this process, loaded at the first call."""
-    with _loading:
-        if (model, threads) not in _loaded:
-            from runtime import Embedder
+def _lists(rows: Any, kind: Any, mask: Any) -> Any:
+    """Rows of numbers as an array of lists."""
+    flat = pa.array(rows.reshape(-1))
+    if pa.types.is_fixed_size_list(kind):
+        return pa.FixedSizeListArray.from_arrays(flat, type=kind, mask=mask)
+    offsets = np.arange(len(rows) + 1, dtype=np.int64) * rows.shape[1]
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), flat, type=kind, mask=mask)
 
-            _loaded[model, threads] = Embedder(model, threads=threads)
-        return _loaded[model, threads]
+
+def multivectors(
+    data: Any, vector_column: str = "embedding", token_column: str = "token_vectors"
+) -> list[Multivector]:
+    """Rows with token vectors as `runtime.maxsim` and `best_window` take documents; nothing is copied.
+
+    :param data: pyarrow.RecordBatch or Table that a job or an ArrowEmbedder made.
+    :param vector_column: its vectors, of length 1.
+    :param token_column: its token vectors.
+    :return: one a row; the ids of tokens were not stored and are -1, and weights are 0.
+    :raises InputError: there is no such column, or a row has no vectors.
+    """
+    from runtime.multivector import Multivector
+
+    schema, found = data.schema, []
+    about = json.loads((schema.field(token_column).metadata or {}).get(ABOUT_TOKENS, b"{}"))
+    before, after = about.get("before", 0), about.get("after", 0)
+    for batch in data.to_batches() if isinstance(data, pa.Table) else [data]:
+        means, tokens = column_of(batch, vector_column), column_of(batch, token_column)
+        if means.null_count or tokens.null_count:
+            raise InputError("a row has no vectors: leave out those with an error first")
+        rows, ends = tokens.flatten(), tokens.offsets.to_numpy() - tokens.offsets[0].as_py()
+        pooled = means.flatten().to_numpy().astype(np.float32, copy=False).reshape(len(batch), -1)
+        vectors = rows.flatten().to_numpy().reshape(len(rows), -1)
+        for mean, start, end in zip(pooled, ends[:-1], ends[1:], strict=True):
+            special = np.zeros(end - start, np.bool_)
+            special[:before] = special[end - start - after :] = True
+            ids, weights = np.full(end - start, -1, np.int32), np.zeros(end - start, np.float32)
+            found.append(Multivector(vectors[start:end], ids, special, weights, mean))
+    return found
 
 
 def column_of(data: Any, field: str) -> Any:

@@ -6,7 +6,7 @@ import json
 import time
 from typing import TYPE_CHECKING
 
-from .arrow import load
+from .embedding import load
 from .rows import Place
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ MOST_SHOWN = 70  # characters of a text
 
 
 def sample(
-    reading: Reading, heart: ArrowEmbedder, layout: Layout, say: Callable[[str], None]
+    reading: Reading, embedder: ArrowEmbedder, layout: Layout, say: Callable[[str], None]
 ) -> tuple[int, int]:
     """Read the first rows and tell of them; nothing is written.
 
@@ -39,7 +39,8 @@ def sample(
             break
     files, rows = reading.files, len(texts) + len(problems)
     say(f"{len(files.files):,} file(s), {files.bytes:,} bytes; columns of the output:")
-    for field in [*reading.schema, heart.schema.field(0)]:
+    made = [field for field in embedder.schema if field.name != embedder.error_column]
+    for field in [*reading.schema, *made]:
         say(f"  {field.name}: {field.type}")
     for text in texts[:3]:
         words = " ".join(text[: 2 * MOST_SHOWN].split())
@@ -49,14 +50,13 @@ def sample(
     for problem in problems[:3]:
         say(f"  rejected: {problem}")
     if texts:
-        embedder = load(heart.model, heart.threads)
-        counts = sorted(embedder.count_tokens(texts))
+        counts = sorted(load(embedder.model, embedder.threads).count_tokens(texts))
         some = texts[:: max(1, len(texts) // SAMPLE_TEXTS)]
-        heart.embed(some[:2])
+        embedder.embed(some[:2])
         start = time.perf_counter()
-        rate = heart.embed(some).tokens / (time.perf_counter() - start) * layout.processes
+        rate = embedder.embed(some).tokens / (time.perf_counter() - start) * layout.processes
         times = max(1.0, files.bytes / max(1, consumed))
-        tokens = sum(min(count, heart.max_length or count) for count in counts) * times
+        tokens = sum(min(count, embedder.max_length or count) for count in counts) * times
         say(
             f"tokens of a text, in the first {len(texts):,}: median {counts[len(counts) // 2]:,}, 99 % at most "
             f"{counts[len(counts) * 99 // 100]:,}, longest {counts[-1]:,}"

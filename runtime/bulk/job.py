@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from runtime import __version__
-from runtime.bundled import bundled_model
 from runtime.cli.sources import ReadOptions
 from runtime.errors import InputError
 from runtime.manifest import check_files
@@ -27,11 +28,15 @@ from .workers import JobError, embed_units
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from .arrow import Embedded
+    from .embedding import Embedded
 
 HOPELESS_ROWS = 10_000  # if so many are rejected and none is good, the job ends
 LIBRARIES = ("onnxruntime", "numpy", "pyarrow")
 VECTOR_OPTIONS = (
+    "dtype",
+    "prompt",
+    "token_vectors",
+    "token_dimensions",
     "field",
     "vector_column",
     "max_length",
@@ -103,6 +108,8 @@ def embed_files(
     format: str = "parquet",  # noqa: A002
     dtype: str = "float32",
     vector_column: str = "embedding",
+    token_vectors: str | None = None,
+    token_dimensions: int | None = None,
     shard_rows: int | None = None,
     dedupe: bool = False,
     max_rejects: str | float = "1%",
@@ -139,16 +146,23 @@ def embed_files(
     options = ReadOptions(field, format=input_format, most_bytes=MOST_BYTES, **how)
     folder = None if model is None else os.path.abspath(os.fspath(model))
     vectors = {name: given[name] for name in VECTOR_OPTIONS}
-    heart = ArrowEmbedder(folder, prompt=prompt, dtype=dtype, **vectors)
-    manifest = heart.manifest
-    check_files(heart.model or bundled_model(), manifest, verify)
-    heart.max_length = max_length or manifest.max_tokens
+    embedder = ArrowEmbedder(folder, **vectors)
+    manifest = embedder.manifest
+    check_files(embedder.folder, manifest, verify)
+    embedder.max_length = max_length or manifest.max_tokens
     limit = _max_rejects(max_rejects)
     reading = plan(files, options, given, say)
-    settings = layout.choose(processes, threads, manifest, heart.max_length)
-    heart.threads = settings.threads
+    if token_vectors is not None:
+        if format == "npy":
+            raise InputError(
+                "--token-vectors with --format npy: npy holds one vector a row: use --format parquet"
+            )
+        bytes_of_token = embedder.token_dimension * np.dtype(token_vectors).itemsize
+        reading = reading._replace(smaller=max(1, bytes_of_token // 128))
+    settings = layout.choose(processes, threads, manifest, embedder.max_length)
+    embedder.threads = settings.threads
     if dry_run:
-        rows, rejected = dry.sample(reading, heart, settings, say)
+        rows, rejected = dry.sample(reading, embedder, settings, say)
         return Summary(rows=rows, rejected=rejected)
     document = {
         "schema_version": output.SCHEMA_VERSION,
@@ -166,8 +180,8 @@ def embed_files(
             "unit": reading.unit,
             "encoding": options.encoding,
             "delimiter": options.delimiter,
-            "max_length": heart.max_length,
-            "dimensions": heart.dimension,
+            "max_length": embedder.max_length,
+            "dimensions": embedder.dimension,
             "normalize": manifest.normalize if normalize is None else normalize,
         },
     }
@@ -177,7 +191,7 @@ def embed_files(
     except OSError as error:
         raise InputError(f"--output {where!r}: cannot be made ({reason(error)})") from None
     with storage.lock():
-        job = _Job(storage, reading, heart, document, say)
+        job = _Job(storage, reading, embedder, document, say)
         job.begin(resume, force)
         with contextlib.closing(Bar(files.bytes, progress)) as bar:
             job.work(settings.processes, dedupe, bar)
@@ -191,11 +205,11 @@ class _Job:
         self,
         storage: Storage,
         reading: Reading,
-        heart: ArrowEmbedder,
+        embedder: ArrowEmbedder,
         document: dict[str, Any],
         say: Callable[[str], None],
     ) -> None:
-        self._storage, self._reading, self._heart = storage, reading, heart
+        self._storage, self._reading, self._embedder = storage, reading, embedder
         self._document, self._say = document, say
         self._journal = Journal(storage)
         self._parts: dict[int, Part] = {}
@@ -260,23 +274,20 @@ class _Job:
 
     def _embed(self, start: Place, number: int, one: bool, processes: int, dedupe: bool, bar: Bar) -> None:
         """Do parts from a place on: one, or all to the end."""
-        reading, heart, storage = self._reading, self._heart, self._storage
+        reading, embedder, storage = self._reading, self._embedder, self._storage
         units = reading.units(start, number)
         if one:
             units = _one_part(units, number)
-        about = {
-            "model": self._document["model"]["name"],
-            "checksum": self._document["model"]["checksum"],
-            "normalize": self._document["options"]["normalize"],
-        }
+        about = {name: self._document["model"][name] for name in ("name", "checksum")}
+        about["normalize"] = self._document["options"]["normalize"]
         part, writer = Part(), None
         try:
-            with contextlib.closing(embed_units(heart, units, processes, dedupe)) as results:
+            with contextlib.closing(embed_units(embedder, units, processes, dedupe)) as results:
                 for unit, found in results:
                     if writer is None:
                         part = Part(part=unit.part)
-                        format_name = self._document["options"]["format"]
-                        writer = WRITERS[format_name](storage, unit.part, heart.vector_column, about)
+                        make = WRITERS[self._document["options"]["format"]]
+                        writer = make(storage, unit.part, embedder.schema.names, about)
                     self._add(part, unit, found, writer)
                     bar.add(unit.bytes, unit.rows, found.tokens)
                     if unit.last:
@@ -305,8 +316,11 @@ class _Job:
         late = [reject(unit.places[n], error) for n, error in enumerate(found.errors) if error is not None]
         rejects = sorted(unit.rejects + late, key=lambda bad: bad["row"]) if late else unit.rejects
         if good:
-            vectors = found.vectors if len(good) == len(found.errors) else found.vectors[good]
-            writer.write(vectors, self._reading.table(unit, good))
+            table, schema = self._reading.table(unit, good), self._embedder.schema
+            for place, array in enumerate(self._embedder.arrays(found.chosen(good))):
+                if schema.names[place] != self._embedder.error_column:
+                    table = table.append_column(schema.field(place), array)
+            writer.write(table)
         part.add(unit)
         part.vectors += len(good)
         part.rejected += len(rejects)

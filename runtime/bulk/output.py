@@ -25,9 +25,7 @@ from .rows import Counts
 from .storage import Facts, reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from numpy.typing import NDArray
+    from collections.abc import Callable, Iterator, Sequence
 
     from .storage import Storage
 
@@ -161,36 +159,34 @@ def save_manifest(storage: Storage, document: dict[str, Any]) -> None:
 class ParquetWriter:
     """part-N.parquet: a row group for each unit."""
 
-    def __init__(self, storage: Storage, number: int, vector_column: str, about: dict[str, Any]) -> None:
+    def __init__(self, storage: Storage, number: int, made: Sequence[str], about: dict[str, Any]) -> None:
         """Of a part; the file begins with its first rows.
 
-        :param vector_column: name of the column of vectors.
+        :param made: names of the columns of vectors.
         :param about: the model, for the file's metadata.
         """
         self._storage, self._name = storage, PART.format(number) + ".parquet"
-        self._column, self._about = vector_column, {"jinabert-runtime": json.dumps(about)}
+        self._made, self._about = made, {"jinabert-runtime": json.dumps(about)}
         self._stack = contextlib.ExitStack()
         self._draft: Any = None
         self._writer: Any = None
 
-    def write(self, vectors: NDArray[Any], kept: Any) -> None:
+    def write(self, table: Any) -> None:
         """Append rows."""
-        flat = pa.array(vectors.reshape(-1))
-        column = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
-        table = kept.append_column(self._column, column).replace_schema_metadata(self._about)
+        table = table.replace_schema_metadata(self._about)
         if self._writer is None:
             self._draft = self._stack.enter_context(self._storage.create(self._name))
-            leaves, own = _leaves(table.schema), f"{self._column}.list.element"
-            others = [leaf for leaf in leaves if leaf != own]
+            leaves = _leaves(table.schema)
+            others = [leaf for leaf in leaves if leaf.partition(".list.element")[0] not in self._made]
             self._writer = pq.ParquetWriter(
                 self._draft.stream,
                 table.schema,
                 # Vectors are noise to a compressor and to a dictionary; statistics of their numbers help nobody.
-                compression={leaf: "none" if leaf == own else "zstd" for leaf in leaves},
+                compression={leaf: "zstd" if leaf in others else "none" for leaf in leaves},
                 use_dictionary=others,
                 write_statistics=others,
             )
-        self._writer.write_table(table, row_group_size=len(vectors))
+        self._writer.write_table(table, row_group_size=table.num_rows)
 
     def close(self) -> list[tuple[str, Facts]]:
         """Finish the file; none where there were no rows."""
@@ -210,29 +206,31 @@ class ParquetWriter:
 class NpyWriter:
     """part-N.npy with the vectors and part-N.ids.npy with the ids, in memory until the part is done."""
 
-    def __init__(self, storage: Storage, number: int, vector_column: str, about: dict[str, Any]) -> None:
+    def __init__(self, storage: Storage, number: int, made: Sequence[str], about: dict[str, Any]) -> None:
         """Of a part."""
         self._storage, self._name = storage, PART.format(number)
-        self._vectors: list[NDArray[Any]] = []
-        self._ids: list[Any] = []
+        self._tables: list[Any] = []
 
-    def write(self, vectors: NDArray[Any], kept: Any) -> None:
-        """Append rows."""
-        self._vectors.append(vectors)
-        self._ids += kept.column(0).chunks
+    def write(self, table: Any) -> None:
+        """Append rows: their ids come first, their vectors last."""
+        self._tables.append(table)
 
     def close(self) -> list[tuple[str, Facts]]:
         """Write both files."""
-        if not self._vectors:
+        if not self._tables:
             return []
-        ids = pa.chunked_array(self._ids)
-        names = (
+        table = pa.concat_tables(self._tables)
+        ids, vectors = table.column(0), table.column(-1).combine_chunks()
+        words = (
             ids.to_numpy()
             if pa.types.is_integer(ids.type)
             else np.array([*map(str, ids.to_pylist())], np.str_)
         )
         written = []
-        for end, array in ((".ids.npy", names), (".npy", np.concatenate(self._vectors))):
+        for end, array in (
+            (".ids.npy", words),
+            (".npy", vectors.flatten().to_numpy().reshape(table.num_rows, -1)),
+        ):
             with self._storage.create(self._name + end) as draft:
                 np.save(draft.stream, array, allow_pickle=False)
             written.append((self._name + end, draft.facts))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.dataset as ds
+import pyarrow.compute as pc
 
 from runtime.errors import InputError
 
@@ -22,6 +22,8 @@ BATCH_BYTES = 4 << 20
 
 def fragment_of(file: File) -> Any:
     """pyarrow.dataset's fragment of a file."""
+    import pyarrow.dataset as ds  # it brings pandas, where that is installed
+
     # Column chunks are read piece by piece: a row group of gigabytes takes no more memory than a small one.
     scan = ds.ParquetFragmentScanOptions(use_buffered_stream=True, buffer_size=1 << 20, pre_buffer=False)
     kind = ds.ParquetFileFormat(default_fragment_scan_options=scan)
@@ -39,7 +41,7 @@ def batches_of(fragment: Any, group: int, names: list[str]) -> Iterator[Any]:
     return iter(
         one.to_batches(
             schema=fragment.physical_schema,
-            columns={name: ds.field(name) for name in names},
+            columns={name: pc.field(name) for name in names},
             batch_size=max(1, min(BATCH_ROWS, size)),
             batch_readahead=1,
             use_threads=False,

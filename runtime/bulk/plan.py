@@ -119,6 +119,7 @@ def _wanted(
 
 def _check_names(given: dict[str, Any], kept: Sequence[str], own: str | None) -> None:
     vectors = [given["vector_column"]] if given["format"] == "parquet" else []
+    vectors += ["token_vectors"] if given["token_vectors"] is not None else []
     names = [*kept, *([own] if own else []), *vectors]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:

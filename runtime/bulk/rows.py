@@ -109,6 +109,7 @@ class Reading(NamedTuple):
     condition: str | None = None
     row_groups: dict[int, set[int]] | None = None  # by the file's number
     shard_rows: int | None = None
+    smaller: int = 1  # units and parts by so many times, since their vectors are larger
 
     def units(self, start: Place, part: int) -> Iterator[Unit]:
         """Units from a place on, the first of a part."""
@@ -117,7 +118,7 @@ class Reading(NamedTuple):
         def limits() -> tuple[int, int]:
             return (
                 self.shard_rows or min(SHARD_ROWS, FIRST_ROWS << min(unit.part, 20)),
-                min(SHARD_CHARACTERS, FIRST_CHARACTERS << min(unit.part, 20)),
+                min(SHARD_CHARACTERS // self.smaller, FIRST_CHARACTERS << min(unit.part, 20)),
             )
 
         files = self.files.files
@@ -146,7 +147,7 @@ class Reading(NamedTuple):
                     )
                     most_rows, most_characters = limits()
                     unit.last = made >= most_rows or characters >= most_characters
-                    full = unit.last or unit.rows >= UNIT_ROWS or size >= UNIT_CHARACTERS
+                    full = unit.last or unit.rows >= UNIT_ROWS or size >= UNIT_CHARACTERS // self.smaller
                     if full and record.end >= 0:
                         unit.end = Place(number, record.end, opened.line, count + 1, base + count + 1)
                         unit.bytes = before + opened.consumed(record.end)

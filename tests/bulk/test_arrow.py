@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 import threading
 from pathlib import Path
@@ -11,10 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime import Embedder, InputError
+from runtime import Embedder, InputError, maxsim
 from tests.bulk.conftest import texts
 
 pa = pytest.importorskip("pyarrow", reason='needs pip install "jinabert-runtime[bulk]"')
+pq = pytest.importorskip("pyarrow.parquet")
+
+from runtime.bulk import multivectors  # noqa: E402
+from runtime.multivector import best_window  # noqa: E402
 
 
 @pytest.fixture
@@ -106,11 +111,11 @@ def test_float16_and_length(make: Any, tiny: Embedder) -> None:
 
 
 def test_it_travels_without_its_model_and_each_process_loads_one(make: Any) -> None:
-    from runtime.bulk import arrow
+    from runtime.bulk import embedding
 
     embed, data = make(), pa.table({"text": texts(10)})
     expected = embed(data)
-    arrow._loaded.clear()
+    embedding._loaded.clear()
     twins = [pickle.loads(pickle.dumps(embed)), copy.deepcopy(embed), embed]
     assert len(pickle.dumps(embed)) < 1000
     found: list[Any] = []
@@ -120,6 +125,66 @@ def test_it_travels_without_its_model_and_each_process_loads_one(make: Any) -> N
     for thread in threads:
         thread.join()
     assert found == [expected] * 9
-    assert len(arrow._loaded) == 1
+    assert len(embedding._loaded) == 1
     assert embed.schema.names == ["embedding", "embedding_error"]
     assert next(embed.map(data.to_batches())).num_rows == 10
+
+
+def test_token_vectors_are_those_of_encode_multivector_and_score_the_same(make: Any, tiny: Embedder) -> None:
+    found = [*texts(9), "", "hello"]
+    data = pa.table({"id": range(11), "text": [*found[:-1], None]})
+    query = tiny.encode_multivector(["hello world"], query=True)[0]
+    for dtype, fixed_size in itertools.product(("int8", "float16", "float32"), (True, False)):
+        embed = make(token_vectors=dtype, fixed_size=fixed_size)
+        table = embed(pa.concat_tables([data.slice(0, 4), data.slice(4)]))
+        assert table.schema == embed.schema_of(data.schema)
+        item = pa.from_numpy_dtype(dtype)
+        inner = pa.list_(item, tiny.manifest.hidden_size) if fixed_size else pa.list_(item)
+        assert table.schema.field("token_vectors").type == pa.list_(inner)
+        expected = tiny.encode_multivector(found[:-1], dtype=dtype)
+        sink = pa.BufferOutputStream()
+        pq.write_table(table.slice(0, 10), sink)
+        for stored in (table.slice(0, 10), pq.read_table(pa.BufferReader(sink.getvalue()))):
+            documents = multivectors(stored)
+            for own, other in zip(documents, expected, strict=True):
+                assert own.vectors.dtype == dtype
+                assert np.array_equal(own.vectors, other.vectors)
+                assert np.array_equal(own.special, other.special)
+                assert np.array_equal(own.pooled, other.pooled)
+                assert best_window(query, own) == best_window(query, other)
+            assert np.array_equal(maxsim(query, documents), maxsim(query, expected))
+        batch = table.combine_chunks().to_batches()[0].slice(3, 4)  # offsets that do not begin at 0
+        assert np.array_equal(maxsim(query, multivectors(batch)), maxsim(query, expected[3:7]))
+        assert table["token_vectors"].to_pylist()[10] is None
+        with pytest.raises(InputError, match="a row has no vectors"):
+            multivectors(table)
+    float16 = make(token_vectors="int8", dtype="float16")(data.slice(0, 3))
+    assert float16.schema.field("embedding").type.value_type == pa.float16()
+    assert make(token_vectors="int8")(data.slice(0, 0)).num_rows == 0
+
+
+def test_token_vectors_of_options_that_exclude_them(make: Any) -> None:
+    for options, message in {
+        ("token_vectors", "int4"): "must be one of float32, float16, int8",
+        ("dimensions", 8): "token_vectors with dimensions",
+        ("prompt", "x: "): "token_vectors with prompt",
+        ("normalize", False): "token_vectors with normalize=False",
+        ("token_dimensions", 99): "token_dimensions=99: must be ",
+    }.items():
+        with pytest.raises(InputError, match=message):
+            print(make(**{"token_vectors": "int8", options[0]: options[1]}).schema)
+    with pytest.raises(InputError, match="token_dimensions: is for token_vectors"):
+        make(token_dimensions=8)
+
+
+def test_rotated_token_vectors_of_the_bundled_model() -> None:
+    from runtime.bulk import ArrowEmbedder
+
+    found = ["The cat sat on the mat.", "Interest rates rose again."]
+    with Embedder(threads=1) as embedder:
+        (query,) = embedder.encode_multivector(["a cat"], query=True, dimensions=64)
+        expected = embedder.encode_multivector(found, dimensions=64, dtype="int8")
+        embed = ArrowEmbedder(token_vectors="int8", token_dimensions=64, threads=1)
+        scores = maxsim(query, multivectors(embed(pa.table({"text": found}))))
+        assert np.array_equal(scores, maxsim(query, expected))
+        assert scores[0] > scores[1]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime import Embedder
+from runtime import Embedder, maxsim
 from tests.bulk.conftest import Bulk, content, manifest, parts, read, rejects, table, vectors, write_parquet
 from tests.tiny import make_model
 
@@ -244,3 +244,37 @@ def test_vectors_are_cut_where_the_model_allows_it(data: Any, bulk: Bulk, tmp_pa
     parts = sorted((tmp_path / "npy").glob("part-*[0-9].npy"))
     assert np.array_equal(np.concatenate([np.load(part) for part in parts]), expected)
     assert bulk(source, "--output", tmp_path / "refused", "--model", model, "--dimensions", "17") == 2
+
+
+def test_token_vectors_of_a_job_score_as_those_of_encode_multivector(
+    data: Any, bulk: Bulk, tiny: Embedder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from runtime.bulk import multivectors
+
+    source = write_parquet(tmp_path / "corpus.parquet", data)
+    options = ["--id-column", "id", "--token-vectors", "int8", "--max-length", "8"]
+    assert bulk(source, "--output", tmp_path / "out", *options) == 0
+    found = read(tmp_path / "out")
+    assert found.schema.field("token_vectors").type == pa.list_(pa.list_(pa.int8(), 16))
+    (query,) = tiny.encode_multivector(["hello jina"], query=True)
+    expected = tiny.encode_multivector(data["text"].to_pylist(), dtype="int8", max_length=8)
+    assert np.array_equal(maxsim(query, multivectors(found)), maxsim(query, expected))
+    totals, counts = manifest(tmp_path / "out")["totals"], tiny.count_tokens(data["text"].to_pylist())
+    assert totals["tokens"] == sum(min(count, 8) for count in counts)
+    assert totals["truncated_texts"] == sum(count > 8 for count in counts) > 0
+    assert totals["cut_tokens"] == sum(max(0, count - 8) for count in counts)
+    assert bulk(source, "--output", tmp_path / "once", "--dedupe", *options) == 0
+    assert read(tmp_path / "once") == found
+    for wrong, message in {
+        ("--format", "npy"): "npy holds one vector a row",
+        ("--keep", "text:string"): "leave :string out",
+        ("--vector-column", "token_vectors"): "two columns of the output would be called 'token_vectors'",
+        ("--dimensions", "4"): "token_vectors with dimensions",
+        (
+            "--token-dimensions",
+            "4",
+        ): "token_dimensions=4: must be None, since the model folder has no token_rotation.npy",
+    }.items():
+        assert bulk(source, "--output", tmp_path / "wrong", *options, *wrong) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "wrong").exists()

@@ -31,7 +31,13 @@ ENGINES = {
     "Dask": ("dask.dataframe", "vectors-dask"),
     "Daft": ("daft", "vectors-daft"),
 }
-STORES = {"Qdrant": "qdrant_client", "pgvector": "psycopg", "LanceDB": "lancedb", "Chroma": "chromadb"}
+STORES = {
+    "Qdrant": "qdrant_client",
+    "Qdrant, token vectors": "qdrant_client",
+    "pgvector": "psycopg",
+    "LanceDB": "lancedb",
+    "Chroma": "chromadb",
+}
 
 
 def blocks(text: str) -> list[tuple[str, str]]:
