@@ -29,11 +29,13 @@ def default_threads(root: str = "/") -> int:
     :param root: folder that stands for the root of the file system (tests pass another one).
     :return: number of threads, at least 1.
     """
-    count = _affinity()
+    return min(cpu_cores(root), MAX_DEFAULT_THREADS)
+
+
+def cpu_cores(root: str = "/") -> int:
+    """CPU cores that this process may use: see default_threads, without its limit."""
     quota = _quota(root)
-    if quota is not None:
-        count = min(count, max(1, int(quota + 0.5)))
-    return max(1, min(count, MAX_DEFAULT_THREADS))
+    return max(1, _affinity() if quota is None else min(_affinity(), int(quota + 0.5)))
 
 
 def most_threads() -> int:

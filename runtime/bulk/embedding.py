@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -46,72 +47,68 @@ class Embedded(NamedTuple):
         )
 
 
+@dataclass(eq=False)
 class TextEmbedder:
-    """Options of embedding, and the embedding."""
+    """Options of embedding, and the embedding. No model is loaded before the first texts.
 
-    def __init__(
-        self,
-        model: str | None = None,
-        *,
-        field: str = "text",
-        vector_column: str = "embedding",
-        error_column: str = "embedding_error",
-        max_length: int | None = None,
-        overflow: str = "truncate",
-        normalize: bool | None = None,
-        dimensions: int | None = None,
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        dtype: str = "float32",
-        token_vectors: str | None = None,
-        token_dimensions: int | None = None,
-        token_column: str = "token_vectors",
-        fixed_size: bool = True,
-        threads: int | None = None,
-    ) -> None:
-        """Take the options; no model is loaded yet.
+    :param model: model folder that each machine has; None for the bundled model.
+    :param field: column with the texts; doc.text for a field of a struct. A column of that very name comes first.
+    :param vector_column: name of the new column.
+    :param error_column: name of the other one: null, or why the row has no vector.
+    :param max_length: most tokens of a text; None for the model's.
+    :param overflow: "truncate" cuts a longer text, "error" gives it no vector.
+    :param normalize: vectors of length 1; None for what the model folder says.
+    :param dimensions: numbers of a vector, of a model that can be cut; None for all.
+    :param prompt_name: prompt of the model folder to put before each text; None for its default, if any.
+    :param prompt: text to put before each text instead.
+    :param dtype: "float32" or "float16".
+    :param token_vectors: "int8", "float16" or "float32": a third column, with a vector a token for `maxsim`. Texts
+        then are documents: with the model folder's prompt for these, and vectors of length 1.
+    :param token_dimensions: numbers of a token's vector, see Embedder.encode_multivector; None for all.
+    :param token_column: name of that column.
+    :param fixed_size: FixedSizeList; False for List, which is all that Spark has.
+    :param threads: None for as many as this process may use; 1 where an engine runs a process for each core.
+    :raises InputError: an option that does not exist, or two that exclude each other.
+    """
 
-        :param model: model folder that each machine has; None for the bundled model.
-        :param field: column with the texts; doc.text for a field of a struct. A column of that very name comes first.
-        :param vector_column: name of the new column.
-        :param error_column: name of the other one: null, or why the row has no vector.
-        :param max_length: most tokens of a text; None for the model's.
-        :param overflow: "truncate" cuts a longer text, "error" gives it no vector.
-        :param normalize: vectors of length 1; None for what the model folder says.
-        :param dimensions: numbers of a vector, of a model that can be cut; None for all.
-        :param prompt_name: prompt of the model folder to put before each text; None for its default, if any.
-        :param prompt: text to put before each text instead.
-        :param dtype: "float32" or "float16".
-        :param token_vectors: "int8", "float16" or "float32": a third column, with a vector a token for `maxsim`. Texts
-            then are documents: with the model folder's prompt for these, and vectors of length 1.
-        :param token_dimensions: numbers of a token's vector, see Embedder.encode_multivector; None for all.
-        :param token_column: name of that column.
-        :param fixed_size: FixedSizeList; False for List, which is all that Spark has.
-        :param threads: None for as many as this process may use; 1 where an engine runs a process for each core.
-        :raises InputError: an option that does not exist, or two that exclude each other.
-        """
-        if dtype not in DTYPES or overflow not in ("truncate", "error"):
+    model: str | None = None
+    _: KW_ONLY
+    field: str = "text"
+    vector_column: str = "embedding"
+    error_column: str = "embedding_error"
+    max_length: int | None = None
+    overflow: str = "truncate"
+    normalize: bool | None = None
+    dimensions: int | None = None
+    prompt_name: str | None = None
+    prompt: str | None = None
+    dtype: str = "float32"
+    token_vectors: str | None = None
+    token_dimensions: int | None = None
+    token_column: str = "token_vectors"
+    fixed_size: bool = True
+    threads: int | None = None
+
+    long_texts = 1  # of a worker: see layout.Layout
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        if self.dtype not in DTYPES or self.overflow not in ("truncate", "error"):
             raise InputError(
-                f"dtype={dtype!r}, overflow={overflow!r}: must be float32 or float16, and truncate or error"
+                f"dtype={self.dtype!r}, overflow={self.overflow!r}: must be float32 or float16, and truncate or error"
             )
-        if token_vectors not in (None, *TOKEN_DTYPES):
-            raise InputError(f"token_vectors={token_vectors!r}: must be one of {', '.join(TOKEN_DTYPES)}")
-        if token_vectors is None and token_dimensions is not None:
+        if self.token_vectors not in (None, *TOKEN_DTYPES):
+            raise InputError(
+                f"token_vectors={self.token_vectors!r}: must be one of {', '.join(TOKEN_DTYPES)}"
+            )
+        if self.token_vectors is None and self.token_dimensions is not None:
             raise InputError("token_dimensions: is for token_vectors: say of which type, such as int8")
-        others = {"dimensions": dimensions, "prompt_name": prompt_name, "prompt": prompt}
-        given = [name for name, value in others.items() if value is not None]
-        given += ["normalize=False"] if normalize is False else []
-        if token_vectors is not None and given:
+        given = [name for name in ("dimensions", "prompt_name", "prompt") if getattr(self, name) is not None]
+        given += ["normalize=False"] if self.normalize is False else []
+        if self.token_vectors is not None and given:
             raise InputError(
                 f"token_vectors with {given[0]}: MaxSim compares documents as the model folder says: leave one out"
             )
-        self.model, self.field, self.threads = model, field, threads
-        self.vector_column, self.error_column = vector_column, error_column
-        self.max_length, self.overflow, self.normalize = max_length, overflow, normalize
-        self.dimensions, self.prompt_name, self.prompt = dimensions, prompt_name, prompt
-        self.dtype, self.fixed_size = dtype, fixed_size
-        self.token_vectors, self.token_dimensions = token_vectors, token_dimensions
-        self.token_column = token_column
 
     def embed(self, texts: list[str], errors: list[str | None] | None = None) -> Embedded:
         """Vectors of texts.

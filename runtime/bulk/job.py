@@ -160,7 +160,7 @@ def embed_files(
         bytes_of_token = embedder.token_dimension * np.dtype(token_vectors).itemsize
         reading = reading._replace(smaller=max(1, bytes_of_token // 128))
     settings = layout.choose(processes, threads, manifest, embedder.max_length)
-    embedder.threads = settings.threads
+    embedder.threads, embedder.long_texts = settings.threads, settings.long_texts
     if dry_run:
         rows, rejected = dry.sample(reading, embedder, settings, say)
         return Summary(rows=rows, rejected=rejected)

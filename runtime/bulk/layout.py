@@ -1,8 +1,7 @@
 """How many processes, with how many threads each.
 
-A process for each two CPU cores, with two threads that share the weights, measures best (`python -m tests.bench bulk`:
-on two cores, 1 x 2 has 1.05 times the rate of 2 x 1). Where memory has no room for all, fewer processes have more
-threads.
+A process for each two CPU cores, with two threads that share the weights, measures best (`python -m tests.bench bulk`).
+Where memory has no room for all, fewer processes have more threads, and fewer long texts are computed at once.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from runtime.api import budget
 from runtime.errors import InputError
-from runtime.resources import MAX_DEFAULT_THREADS, cpu_quota, memory_limit
+from runtime.resources import MAX_DEFAULT_THREADS, cpu_cores, memory_limit
 
 if TYPE_CHECKING:
     from runtime.manifest import Manifest
@@ -28,6 +27,7 @@ class Layout(NamedTuple):
 
     processes: int
     threads: int  # of each
+    long_texts: int  # that each computes at once
 
 
 def choose(
@@ -42,7 +42,7 @@ def choose(
     :param root: folder that stands for the root of the file system (tests pass another one).
     :raises InputError: more than can help.
     """
-    cores = _cores(root)
+    cores = cpu_cores(root)
     for name, value in (("processes", processes), ("threads", threads)):
         if value is not None and not 1 <= value <= max(16, MOST_EACH * cores):
             raise InputError(
@@ -51,23 +51,20 @@ def choose(
     if threads is None:
         share = processes or max(1, cores // THREADS)
         threads = max(1, min(cores // share, MAX_DEFAULT_THREADS))
+    free = _memory(root)
+    short = budget.run_bytes(min(max_length, manifest.max_dense_tokens or max_length), manifest)
+    base, long = PROCESS_BYTES + budget.model_bytes(manifest), budget.run_bytes(max_length, manifest)
     if processes is None:
-        processes, free = max(1, cores // threads), _memory(root)
-        if free is not None:
-            model, run = budget.model_bytes(manifest), budget.run_bytes(max_length, manifest, threads)
-            fit = max(1, free // (PROCESS_BYTES + model + run) - 1)  # the parent is one more, without a model
+        processes = max(1, cores // threads)
+        if free is not None:  # the parent is one more, without a model
+            fit = max(1, (free - PROCESS_BYTES) // (base + (threads - 1) * short + long))
             if fit < processes:
                 processes, threads = fit, max(threads, min(cores // fit, MAX_DEFAULT_THREADS))
-    return Layout(processes, threads)
-
-
-def _cores(root: str) -> int:
-    try:
-        count = len(os.sched_getaffinity(0))
-    except (AttributeError, OSError):  # not Linux
-        count = os.cpu_count() or 1
-    quota = cpu_quota(root)
-    return count if quota is None else max(1, min(count, int(quota + 0.5)))
+    several = threads
+    if free is not None and long > short:
+        room = (free - PROCESS_BYTES) // processes - base - threads * short
+        several = max(1, min(threads, room // (long - short)))
+    return Layout(processes, threads, several)
 
 
 def _memory(root: str) -> int | None:

@@ -25,7 +25,7 @@ import numpy as np
 
 from runtime.errors import JinaBertError
 
-from .embedding import Embedded, TextEmbedder
+from .embedding import Embedded, TextEmbedder, load
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -265,13 +265,17 @@ def serve() -> None:
     os.dup2(2, 1)  # what a library prints is no answer
     asked: queue.SimpleQueue[Any] = queue.SimpleQueue()
     embedder, lock = TextEmbedder(), threading.Lock()
+    long = threading.Semaphore(0)
 
     def work() -> None:
         while True:
             number, texts = asked.get()
             answer: Embedded | str
             try:
-                answer = embedder.embed(texts)
+                most = load(embedder.model, embedder.threads).manifest.max_dense_tokens
+                is_long = most is not None and any(len(text) > most for text in texts)  # as a rule
+                with long if is_long else contextlib.nullcontext():
+                    answer = embedder.embed(texts)
             except Exception as error:
                 answer = explain(error)
             with lock:
@@ -281,6 +285,7 @@ def serve() -> None:
     try:
         embedder.__dict__.update(pickle.load(source))
         threads, embedder.threads = embedder.threads or 1, 1
+        long.release(embedder.long_texts)
         for _ in range(threads):
             threading.Thread(target=work, daemon=True).start()
         while True:

@@ -45,13 +45,7 @@ ENDINGS = {  # of names, and what they say
     **dict.fromkeys((".txt", ".text", ".md"), "text"),
 }
 PACKED_ENDINGS = (".gz", ".bgz", ".bz2", ".xz", ".zst", ".zstd", ".lz4")
-FORMAT_NAMES = {
-    "text": "text",
-    "jsonl": "JSON lines",
-    "json": "JSON",
-    "csv": "CSV",
-    "parquet": "Parquet",
-}
+FORMAT_NAMES = {"text": "text", "jsonl": "JSON lines", "json": "JSON", "csv": "CSV", "parquet": "Parquet"}
 KINDS = {bool: "true or false", type(None): "null", dict: "an object", list: "a list", str: "a string"}
 DOCUMENT_CHARACTERS = 1 << 20  # of a JSON array that are parsed at once
 MOST_LISTED = 8

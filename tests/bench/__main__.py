@@ -45,7 +45,11 @@ BENCHMARKS = {
     ),
     "overhead": ("overhead", "overhead", "encode outside the session, several threads, a large corpus"),
     "bulk": ("bulk", "bulk", "bulk jobs: processes times threads, beside a plain encode"),
-    "bulk-peer": ("bulk_scale", "bulk_peer", "bulk jobs beside datasets.map with fastembed"),
+    "bulk-peer": (
+        "bulk_scale",
+        "bulk_peer",
+        "bulk jobs beside datasets.map with fastembed and Ray Data with sentence-transformers",
+    ),
     "bulk-scale": ("bulk_scale", "bulk_scale", "bulk jobs: a minute of work, many files, many rows"),
     "memory": ("memory", "memory_sizes", "small functions: peak by length, the longest text by memory size"),
     "serve": ("serve", "serve", "the HTTP service: beside encode; queries beside a document of 8192 tokens"),

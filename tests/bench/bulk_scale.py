@@ -75,6 +75,11 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 
 
+PEERS = {
+    "fastembed": "datasets.map + fastembed, fp32",
+    "ray-fp32": "Ray Data + sentence-transformers (ONNX), our graph in fp32",
+    "ray-int8": "Ray Data + sentence-transformers (ONNX), our graph in int8",
+}
 FASTEMBED = """
 import json, sys, time
 from datasets import Dataset
@@ -91,6 +96,30 @@ start = time.perf_counter()
 rows = rows.map(lambda batch: {"embedding": list(model.embed(batch["text"]))}, batched=True)
 rows.to_parquet(sys.argv[5])
 print(time.perf_counter() - start)
+"""
+
+
+RAY = """
+import sys, time
+import ray
+ray.init(num_cpus=int(sys.argv[4]), include_dashboard=False, log_to_driver=False, logging_level="error")
+ray.data.DataContext.get_current().enable_progress_bars = False
+class Embed:
+    def __init__(self, folder):
+        from sentence_transformers import SentenceTransformer
+        self.model = SentenceTransformer(folder, backend="onnx", device="cpu")
+    def __call__(self, batch):
+        return batch | {"embedding": self.model.encode(list(batch["text"]))}
+def run(rows, name):
+    start = time.perf_counter()
+    rows = rows.map_batches(
+        Embed, fn_constructor_args=[sys.argv[2]], batch_size=1024, num_cpus=int(sys.argv[4]),
+        compute=ray.data.ActorPoolStrategy(size=1),
+    )
+    rows.write_parquet(sys.argv[3] + name)
+    return time.perf_counter() - start
+one = run(ray.data.from_items([{"text": "a"}]), "-one")
+print(run(ray.data.read_json(sys.argv[1]), "") - one)
 """
 
 
@@ -158,28 +187,43 @@ def _job(source: Path, settings: Settings) -> tuple[float, float]:
 
 
 def bulk_peer(settings: Settings) -> Result:
-    """Measure datasets.map with fastembed, in fp32 as it runs models, and the job with the int8 model, same weights.
+    """Measure datasets.map with fastembed, Ray Data with sentence-transformers and the job, all of the same weights.
 
-    :param settings: see there.
+    fastembed and sentence-transformers run them in fp32, the latter with our graph; and with our int8 graph too. Theirs
+    are times with the model loaded (Ray: less a run of one row), the job's are from its start to its end.
+
+    :param settings: see there; cases are "fastembed", "ray-fp32" and "ray-int8".
     """
     result = Result("bulk-peer")
     texts = corpora.stsb()[: 100 if settings.quick else None]
     source, file = settings.folder / "peer.jsonl", corpora.save(texts, settings.folder / "peer.json")
     source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
     artifacts, threads = settings.artifacts, settings.threads
-    peer = [python_of("fastembed-datasets"), "-c", FASTEMBED, file, str(artifacts.plain())]
-    peer += [str(artifacts.manifest.dimension), str(threads), str(settings.folder / "peer.parquet")]
-    theirs, ours = [], []
-    for _ in range(max(1, settings.rounds)):
-        theirs.append(float(finish(peer, threads).output.split()[-1]))
-        ours.append(_job(source, settings)[0])
-    ratio = statistics.median(a / b for a, b in zip(theirs, ours, strict=True))
-    rows = [
-        ["datasets.map + fastembed, fp32, model loaded", figure(statistics.median(theirs), "s"), "1"],
-        ["the job, int8, from its start to its end", figure(statistics.median(ours), "s"), f"{ratio:.2f}"],
-    ]
-    result.tables.append(Table(f"{len(texts):,} texts of STS-B", ["what", "time", "rate beside it"], rows))
-    result.data["peer"] = {"fastembed_s": theirs, "job_s": ours}
+    out, rows = str(settings.folder / "peer.parquet"), []
+    for case, name in PEERS.items():
+        if settings.cases and case not in settings.cases:
+            continue
+        if case == "fastembed":
+            peer = [python_of("fastembed-datasets"), "-c", FASTEMBED, file, str(artifacts.plain())]
+            peer += [str(artifacts.manifest.dimension), str(threads), out]
+        else:
+            from export.layout import write_layout
+
+            folder = settings.folder / case
+            shutil.copytree(artifacts.model if case == "ray-int8" else artifacts.fp32(), folder)
+            write_layout(folder)
+            peer = [sys.executable, "-c", RAY, str(source), str(folder), str(settings.folder / case / "out")]
+            peer.append(str(threads))
+        theirs, ours = [], []
+        for _ in range(max(1, settings.rounds)):
+            theirs.append(float(finish(peer, threads).output.split()[-1]))
+            ours.append(_job(source, settings)[0])
+        ratio = statistics.median(a / b for a, b in zip(theirs, ours, strict=True))
+        times = [figure(statistics.median(seconds), "s") for seconds in (theirs, ours)]
+        rows.append([name, *times, f"{ratio:.2f}"])
+        result.data[case] = {"peer_s": theirs, "job_s": ours}
+    head = ["peer, model loaded", "its time", "the job, int8, start to end", "rate beside it"]
+    result.tables.append(Table(f"{len(texts):,} texts of STS-B", head, rows))
     return result
 
 

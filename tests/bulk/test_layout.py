@@ -22,7 +22,7 @@ def choose(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[
     def chosen(
         processors: int, megabytes: int, processes: int | None = None, threads: int | None = None
     ) -> tuple[int, int]:
-        monkeypatch.setattr(layout, "_cores", lambda root: processors)
+        monkeypatch.setattr(layout, "cpu_cores", lambda root: processors)
         monkeypatch.setattr(layout, "_memory", lambda root: megabytes << 20)
         settings = layout.choose(processes, threads, model, model.max_tokens)
         return settings.processes, settings.threads
