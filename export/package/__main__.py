@@ -13,6 +13,7 @@ from export.package import archive, contents, trial, wheels
 from runtime import files
 from runtime.bundled import bundled_model
 from runtime.cli.command import Parser, add_force
+from runtime.manifest import load_manifest
 
 EXAMPLES = """\
 examples:
@@ -99,7 +100,7 @@ def build(arguments: argparse.Namespace) -> list[str]:
         for name in wheels.PACKAGES
         if (value := getattr(arguments, name.replace("-", "_"))) is not None
     }
-    project = contents.of_project(model)
+    project, task = contents.of_project(model), load_manifest(model).task
     with tempfile.TemporaryDirectory(prefix="jinabert-package-") as work:
         found = wheels.fetch(
             arguments.arch,
@@ -126,8 +127,8 @@ def build(arguments: argparse.Namespace) -> list[str]:
         made = Path(work) / f"package{output.suffix if output.suffix == '.zip' else ''}"
         archive.write(made, whole)
         if interpreter:
-            cosine = trial.compare(trial.embed_with(made, prefix, interpreter), model)
-            tried = f"tried: a vector from the package alone, cosine to this machine's {cosine:.6f}"
+            answer = trial.run_with(made, prefix, interpreter, task)
+            tried = f"tried: {trial.compare(answer, model, task)}"
         files.replace(made, output)
     lines = [
         f"{output}: {'layer' if layer else 'function'} for Python {arguments.python} on {arguments.arch}, "

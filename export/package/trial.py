@@ -1,4 +1,4 @@
-"""One embedding from a written package by an interpreter that has nothing else, and what it shows."""
+"""One embedding, or the scores of a cross-encoder, from a written package by an interpreter that has nothing else."""
 
 import json
 import os
@@ -12,11 +12,16 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from export.errors import ExportError
 from export.package.wheels import MACHINES
 
 TEXT = "How is the weather today?"
-LEAST_COSINE = 0.999  # to the vector computed here; int8 kernels of other processors round otherwise
+DOCUMENTS = ["It rains, and the wind is cold.", "The bank closes at four."]
+# To what is computed here; int8 kernels of other processors round otherwise.
+LEAST_COSINE = 0.999
+MOST_DIFFERENCE = 0.05  # of scores from 0 to 1
 SECONDS = 600  # an emulator takes its time
 
 # No site-packages (-S), no environment, an empty folder as working directory.
@@ -24,13 +29,17 @@ CODE = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 from runtime.handlers import aws_lambda, google_cloud, handle
-answer = handle({"input": sys.argv[2]})
+answer = handle(json.loads(sys.argv[2]))
+if "data" in answer:
+    found = answer["data"][0]["embedding"]
+else:
+    found = [one["relevance_score"] for one in sorted(answer["results"], key=lambda one: one["index"])]
 outside = sorted(
     name for name, module in sys.modules.items()
     if getattr(module, "__file__", None) and name.partition(".")[0] in ("numpy", "onnxruntime", "runtime")
     and not module.__file__.startswith(sys.argv[1])
 )
-print(json.dumps({"vector": answer["data"][0]["embedding"], "outside": outside}))
+print(json.dumps({"found": found, "outside": outside}))
 """
 
 
@@ -86,15 +95,17 @@ def _about(command: Sequence[str]) -> tuple[str, str] | None:
     return (words[0], words[1]) if done.returncode == 0 and len(words) == 2 else None
 
 
-def embed_with(package: Path, prefix: str, command: Sequence[str]) -> list[float]:
-    """Make one vector from a package alone.
+def run_with(package: Path, prefix: str, command: Sequence[str], task: str) -> list[float]:
+    """Ask a package alone.
 
     :param package: zip file or folder.
     :param prefix: folder inside it that Python will find; "" for itself.
     :param command: interpreter.
-    :return: the vector of TEXT.
-    :raises ExportError: no vector comes out, something was loaded from elsewhere, or something was written.
+    :param task: of the model: "embed" or "rerank".
+    :return: the vector of TEXT, or for "rerank" the scores of DOCUMENTS, from 0 to 1.
+    :raises ExportError: nothing comes out, something was loaded from elsewhere, or something was written.
     """
+    request = {"query": TEXT, "documents": DOCUMENTS} if task == "rerank" else {"input": TEXT}
     with tempfile.TemporaryDirectory(prefix="jinabert-package-") as name:
         work = Path(name).resolve()
         (work / "empty").mkdir()
@@ -107,7 +118,15 @@ def embed_with(package: Path, prefix: str, command: Sequence[str]) -> list[float
         before = sorted(root.rglob("*"))
         try:
             done = subprocess.run(
-                [*command, "-I", "-S", "-c", CODE, str(root / prefix) if prefix else str(root), TEXT],
+                [
+                    *command,
+                    "-I",
+                    "-S",
+                    "-c",
+                    CODE,
+                    str(root / prefix) if prefix else str(root),
+                    json.dumps(request),
+                ],
                 env={},
                 cwd=work / "empty",
                 capture_output=True,
@@ -116,31 +135,42 @@ def embed_with(package: Path, prefix: str, command: Sequence[str]) -> list[float
                 timeout=SECONDS,
             )
         except subprocess.TimeoutExpired:
-            raise ExportError(f"{package}: no vector after {SECONDS} s from the unpacked package") from None
+            raise ExportError(f"{package}: no answer after {SECONDS} s from the unpacked package") from None
         if done.returncode:
             reason = (done.stderr.strip() or f"exit {done.returncode}").splitlines()[-1]
-            raise ExportError(f"{package}: no vector from the unpacked package alone ({reason})")
+            raise ExportError(f"{package}: no answer from the unpacked package alone ({reason})")
         answer = json.loads(done.stdout)
         if answer["outside"]:
             raise ExportError(f"{package}: loads {', '.join(answer['outside'][:5])} from elsewhere")
         if sorted(root.rglob("*")) != before or any((work / "empty").iterdir()):
             raise ExportError(f"{package}: writes files when it runs, which a function may not")
-        vector: list[float] = answer["vector"]
-        return vector
+        found: list[float] = answer["found"]
+        return found
 
 
-def compare(vector: Sequence[float], model: Path) -> float:
-    """Compare the package's vector with one that is computed here.
+def compare(found: Sequence[float], model: Path, task: str) -> str:
+    """Compare what a package gave with what is computed here.
 
-    :param vector: from the package.
+    :param found: by `run_with`.
     :param model: the model folder it was made of.
-    :return: its cosine to the vector computed here.
+    :param task: of the model.
+    :return: how near they are.
     :raises ExportError: they differ.
     """
-    from runtime import Embedder
+    from runtime import Embedder, Reranker
 
+    given = np.asarray(found, np.float64)
+    if task == "rerank":
+        with Reranker(model, threads=1) as reranker:
+            logits = reranker.score([(TEXT, document) for document in DOCUMENTS]).astype(np.float64)
+        expected = 1 / (1 + np.exp(-logits))
+        difference = float(np.abs(given - expected).max())
+        if not difference <= MOST_DIFFERENCE:
+            raise ExportError(f"the package gives other scores than this machine does: {difference:.6f} away")
+        return f"scores from the package alone, {difference:.6f} away from this machine's"
     with Embedder(model, threads=1) as embedder:
-        cosine = float(embedder.encode(TEXT) @ vector)
+        vector = embedder.encode(TEXT)
+    cosine = float(vector @ given / (np.linalg.norm(vector) * np.linalg.norm(given)))
     if not cosine >= LEAST_COSINE:
         raise ExportError(f"the package gives another vector than this machine does: cosine {cosine:.6f}")
-    return cosine
+    return f"a vector from the package alone, cosine to this machine's {cosine:.6f}"

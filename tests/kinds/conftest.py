@@ -11,6 +11,9 @@ from typing import NamedTuple
 import pytest
 
 from runtime import Embedder
+from tests.serverless.conftest import wheels
+
+__all__ = ["wheels"]
 
 # Name -> which weights, which tokenizer
 KINDS = {

@@ -13,6 +13,7 @@ from runtime import Embedder, TextTooLongError
 from runtime.api.budget import run_bytes
 from runtime.embed import main as embed
 from tests.kinds.conftest import Kind
+from tests.serverless.conftest import ARCH, PYTHON
 
 TEXTS = [
     "hello world",
@@ -172,6 +173,23 @@ def test_a_package_holds_the_whole_folder(kind: Kind) -> None:
     manifest = load_manifest(kind.folder)
     check_files(kind.folder, manifest, verify=True)
     assert {*manifest.files, "manifest.json"} == {path.name for path in kind.folder.iterdir()}
+
+
+def test_a_package_for_lambda(
+    kind: Kind, wheels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The package alone gives the vector, with the tokenizer of its kind."""
+    from export.package.__main__ import main as package
+
+    output = tmp_path / "function"
+    options = ["--target", "lambda", "--arch", ARCH, "--python", PYTHON, "--wheels", str(wheels)]
+    assert package([*options, "--model", str(kind.folder), "--output", str(output)]) == 0
+    printed = capsys.readouterr().out
+    assert "tried: a vector from the package alone, cosine to this machine's 1.000000" in printed
+    (place,) = (output / "runtime" / "models").iterdir()
+    assert {file.name for file in place.iterdir()} == {file.name for file in kind.folder.iterdir()}
+    size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
+    assert size - sum(file.stat().st_size for file in kind.folder.iterdir()) <= 83e6
 
 
 def test_the_service(kind: Kind) -> None:

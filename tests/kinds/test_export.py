@@ -14,9 +14,12 @@ if importlib.util.find_spec("torch") is None:
     pytest.skip("needs the `export` extra", allow_module_level=True)
 
 from export.__main__ import main
+from export.package.__main__ import main as package
 from runtime import Embedder, ModelError, Reranker
 from runtime.manifest import load_manifest
 from tests.kinds.conftest import KINDS, make_checkpoint
+from tests.serverless.conftest import ARCH, PYTHON
+from tests.unverified import make_folder
 
 WORDS = [
     "hello",
@@ -86,6 +89,17 @@ def test_export_of_a_reranker(texts: Path, tmp_path: Path, capsys: pytest.Captur
     ranked = Reranker(output, threads=1).rerank("hello", ["the world", "hello there", "日本語"])
     assert sorted(one.index for one in ranked) == [0, 1, 2]
     assert [one.score for one in ranked] == sorted((one.score for one in ranked), reverse=True)
+
+
+def test_a_package_of_a_reranker_for_lambda(
+    wheels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = make_checkpoint(tmp_path / "reranker", "rerank", "character-bpe")
+    folder = make_folder(checkpoint, tmp_path / "model", "fp32")
+    options = ["--target", "lambda", "--arch", ARCH, "--python", PYTHON, "--wheels", str(wheels)]
+    output = str(tmp_path / "function")
+    assert package([*options, "--model", str(folder), "--output", output]) == 0
+    assert "tried: scores from the package alone, 0.00000" in capsys.readouterr().out
 
 
 def test_an_encoder_is_no_reranker(texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,12 +26,18 @@ class Package(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """From wheels of the index: needs a network, as installing what these tests need does."""
+    folder = tmp_path_factory.mktemp("wheels")
+    fetch(ARCH, PYTHON, {}, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def package(tmp_path_factory: pytest.TempPathFactory, wheels: Path) -> Package:
+    """Of the bundled model."""
     work = tmp_path_factory.mktemp("package")
-    result = Package(work / "wheels", work / "function.zip", work / "task")
-    result.wheels.mkdir()
-    fetch(ARCH, PYTHON, {}, result.wheels)
+    result = Package(wheels, work / "function.zip", work / "task")
     command = ["--target", "lambda", "--arch", ARCH, "--python", PYTHON, "--wheels", str(result.wheels)]
     assert main([*command, "--output", str(result.zip)]) == 0
     with zipfile.ZipFile(result.zip) as archive:
