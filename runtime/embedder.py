@@ -5,20 +5,19 @@ It ties together the tokenizer, the plan of batches and the model, each in a fil
 
 from __future__ import annotations
 
-import operator
 import os
 import time
-from array import array
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 import numpy as np
 
-from . import batching, pooling
+from . import batching, tokenized
+from .arguments import check_int, check_overflow
 from .errors import InputError, TextTooLongError
 from .holder import ModelHolder
 from .manifest import check_dimensions
 from .prompts import NO_PROMPT, Prompt, choose_prompt, document_prompt, query_prompt, skipped_tokens
-from .texts import check_text, iter_items, iterate
+from .texts import check_text, iterate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,10 +25,9 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from .chunking import Chunk
-    from .cli.progress import Progress
     from .manifest import Manifest
     from .multivector import Multivector
-    from .reranker import Ranked, Reranker
+    from .reranker import Ranked
     from .tokenization.tokenizer import Tokenizer
 
 MIN_MAX_LENGTH = 3  # [CLS], one token, [SEP]
@@ -191,7 +189,7 @@ class Embedder(ModelHolder):
         limit = self._limit(max_length)
         size = check_dimensions(self.manifest, dimensions)
         chosen, skip = self._prompt(prompt_name, prompt, limit)
-        _check_overflow(overflow)
+        check_overflow(overflow)
         batch_tokens = check_int("batch_tokens", batch_tokens, least=1)
         if batch_size is not None:
             batch_size = check_int("batch_size", batch_size, least=1)
@@ -206,15 +204,25 @@ class Embedder(ModelHolder):
 
         single = isinstance(texts, str)
         several = [texts] if isinstance(texts, str) else texts
-        flat, lengths, truncated, cut = self._tokenize(several, chosen.text, limit, overflow)
-        vectors = np.empty((len(lengths), size), np.float32)
+        found = tokenized.tokenize(self.tokenizer, several, chosen.text, limit, overflow)
+        count = len(found.lengths)
+        vectors = np.empty((count, size), np.float32)
         progress = None
         if show_progress:
             from .cli.progress import Progress
 
-            progress = Progress(len(lengths))
+            progress = Progress(count)
         try:
-            self._embed(flat, lengths, vectors, batch_tokens, batch_size, normalize, skip, progress)
+            tokenized.embed(
+                self._model,
+                found,
+                vectors,
+                batch_tokens=batch_tokens,
+                batch_size=batch_size,
+                normalize=normalize,
+                skip=skip,
+                progress=progress,
+            )
         finally:
             if progress:
                 progress.close()
@@ -222,7 +230,7 @@ class Embedder(ModelHolder):
         if not return_stats:
             return output
         seconds = time.perf_counter() - start
-        return output, EncodeStats(len(lengths), len(flat), truncated, cut, seconds, chosen)
+        return output, EncodeStats(count, len(found.ids), found.truncated, found.cut, seconds, chosen)
 
     def encode_query(self, texts: str | Iterable[str], **options: Any) -> Any:
         """Vectors of search queries: encode with the prompt "query" of the model folder, or without any if it has none.
@@ -273,7 +281,7 @@ class Embedder(ModelHolder):
         """
         limit = self._limit(max_length)
         chosen, _ = self._prompt(prompt_name, prompt, limit)
-        _check_overflow(overflow)
+        check_overflow(overflow)
         check_text(text)
         ids, offsets = self._model.tokenizer.encode_with_offsets(chosen.text + text)
         if shift := len(chosen.text):
@@ -403,9 +411,8 @@ class Embedder(ModelHolder):
         """
         from .multivector import inverse_document_frequencies
 
-        flat, lengths, _, _ = self._tokenize(texts, "", self.max_tokens, "truncate")
-        ids = np.split(np.frombuffer(flat, np.int32), np.cumsum(lengths)[:-1])
-        return inverse_document_frequencies(ids, max(len(self.tokenizer), self.manifest.vocabulary))
+        found = tokenized.tokenize(self.tokenizer, texts, "", self.max_tokens, "truncate")
+        return inverse_document_frequencies(found.texts(), max(len(self.tokenizer), self.manifest.vocabulary))
 
     def similarity(
         self, a: str | Iterable[str] | ArrayLike, b: str | Iterable[str] | ArrayLike
@@ -418,13 +425,9 @@ class Embedder(ModelHolder):
         :raises InputError: vectors of other than D numbers (of other lengths than each other, where the model's can be
             cut).
         """
-        left, right = self._vectors(a, "a"), self._vectors(b, "b")
-        if left.shape[-1] != right.shape[-1]:
-            raise InputError(
-                f"vectors of {left.shape[-1]} and of {right.shape[-1]} numbers: give both as many (dimensions=)"
-            )
-        cosines: NDArray[np.float32] = np.clip(left @ right.T, -1, 1).astype(np.float32)
-        return cosines
+        from .similarity import similarity
+
+        return similarity(a, b, lambda texts: self.encode(texts, normalize=True), self.manifest)
 
     def warmup(self, tokens: int = 64) -> None:
         """Run once, so that the first real text finds memory allocated, pages read and weights packed.
@@ -435,56 +438,6 @@ class Embedder(ModelHolder):
         :param tokens: length of the run.
         """
         self._model.warmup(check_int("tokens", tokens, least=1))
-
-    def _tokenize(
-        self, texts: Iterable[str], prompt: str, limit: int, overflow: str
-    ) -> tuple[array[int], list[int], int, int]:
-        # One flat array instead of a list per text: a million short texts then cost 4 bytes a token.
-        flat, lengths = array("i"), []
-        truncated = cut = 0
-        tokenize = self._model.tokenizer.encode
-        for number, text in enumerate(iterate(texts)):
-            ids = tokenize(prompt + text if prompt else text)
-            if len(ids) > limit:
-                if overflow == "error":
-                    raise TextTooLongError(number, len(ids), limit)
-                truncated += 1
-                cut += len(ids) - limit
-                ids = self._model.tokenizer.truncate(ids, limit)
-            flat.fromlist(ids)
-            lengths.append(len(ids))
-        return flat, lengths, truncated, cut
-
-    def _embed(
-        self,
-        flat: array[int],
-        lengths: list[int],
-        vectors: NDArray[np.float32],
-        batch_tokens: int,
-        batch_size: int | None,
-        normalize: bool,
-        skip: int,
-        progress: Progress | None,
-    ) -> None:
-        """Fill `vectors`, longest texts first."""
-        all_ids = np.frombuffer(flat, np.int32)
-        ends = np.cumsum(lengths, dtype=np.int64)
-        starts = ends - lengths
-
-        def embed(batch: list[int], shrink: bool, batch_parallel: bool) -> None:
-            found = self._model.embed_batch(
-                [all_ids[starts[text] : ends[text]] for text in batch],
-                normalize=normalize,
-                skip=[skip] * len(batch),
-                numbers=batch,
-                shrink=shrink,
-                batch_parallel=batch_parallel,
-            )
-            vectors[batch] = pooling.cut(found, vectors.shape[1], normalize)
-            if progress:
-                progress.add(len(batch), sum(lengths[text] for text in batch))
-
-        self._model.for_each_batch(lengths, embed, batch_tokens=batch_tokens, batch_size=batch_size)
 
     def _encode_with(self, chosen: Prompt, texts: str | Iterable[str], options: dict[str, Any]) -> Any:
         if options.get("prompt_name") is None and options.get("prompt") is None:
@@ -505,65 +458,3 @@ class Embedder(ModelHolder):
         if max_length is None:
             return self.manifest.max_tokens
         return check_int("max_length", max_length, least=MIN_MAX_LENGTH)
-
-    def _vectors(self, side: Any, name: str) -> NDArray[np.float64]:
-        if isinstance(side, str):
-            return self.encode(side, normalize=True).astype(np.float64)
-        if not isinstance(side, np.ndarray) or side.dtype.kind not in "fiu":
-            side = list(iter_items(side, name))
-            side = [item.as_py() if hasattr(item, "as_py") else item for item in side]
-            if not side or isinstance(side[0], str):
-                return self.encode(side, normalize=True).astype(np.float64)
-        vectors = np.asarray(side, np.float64)
-        least = 1 if self.manifest.truncatable else self.dimension
-        if vectors.ndim not in (1, 2) or not least <= vectors.shape[-1] <= self.dimension:
-            raise InputError(
-                f"vectors of shape {list(vectors.shape)}: expected [{self.dimension}] or [n, {self.dimension}]"
-            )
-        return vectors / pooling.norms(vectors)[..., None]
-
-
-def load_ranker(
-    model: str | os.PathLike[str] | None = None, *, threads: int | None = None, verify: bool = False
-) -> Embedder | Reranker:
-    """Load whatever ranks documents: both classes have rerank with the same arguments.
-
-    :param model: model folder, of an embedding model or of a cross-encoder; None for the bundled model.
-    :param threads: as in Embedder.
-    :param verify: as in Embedder.
-    :return: an Embedder, or a Reranker for a folder with the task "rerank".
-    :raises ModelError: the folder or a file in it is missing, damaged or of another kind.
-    """
-    from .bundled import model_folder
-    from .manifest import load_manifest
-
-    folder = model_folder(model)
-    if load_manifest(folder).task == "rerank":
-        from .reranker import Reranker
-
-        return Reranker(folder, threads=threads, verify=verify)
-    return Embedder(folder, threads=threads, verify=verify)
-
-
-def _check_overflow(overflow: object) -> None:
-    if overflow not in ("truncate", "error"):
-        raise InputError(f"overflow={overflow!r}: must be 'truncate' or 'error'")
-
-
-def check_int(name: str, value: object, *, least: int) -> int:
-    """Refuse what is no integer or out of range.
-
-    :param name: of the argument, for the message.
-    :param value: what was given.
-    :param least: smallest value allowed.
-    :raises InputError: naming the argument, the value and what is expected.
-    """
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise InputError(f"{name}={value!r}: expected an integer") from None
-    if not least <= number < 1 << 31:
-        raise InputError(f"{name}={value!r}: must be from {least:,} to {(1 << 31) - 1:,}")
-    return number

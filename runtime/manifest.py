@@ -6,7 +6,6 @@ Not here: what the model computes (export/) and the session that runs it (sessio
 
 from __future__ import annotations
 
-import operator
 import os
 import sys
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from . import modules as declared_modules
+from .arguments import as_int
 from .errors import InputError, ModelError
 from .pooling import MODES
 from .tokenization.loading import KINDS, tokenizer_file
@@ -269,12 +269,7 @@ def check_dimensions(manifest: Manifest, dimensions: object) -> int:
     """
     if dimensions is None:
         return manifest.dimension
-    try:
-        if isinstance(dimensions, bool):
-            raise TypeError
-        number = operator.index(dimensions)  # type: ignore[arg-type]
-    except TypeError:
-        number = 0
+    number = as_int(dimensions) or 0
     if not 1 <= number <= manifest.dimension:
         raise InputError(f"dimensions={dimensions!r}: expected an integer from 1 to {manifest.dimension}")
     if number < manifest.dimension and not manifest.truncatable:

@@ -89,7 +89,7 @@ def _main(options: argparse.Namespace) -> int:
     passages = iter(options.texts)
     if options.input is not None:
         passages = reading.texts_of(options, lambda line: command.say(NAME, line))
-    from .embedder import load_ranker
+    from .ranker import load_ranker
 
     with load_ranker(options.model, threads=options.threads, verify=options.verify) as ranker:
         best: list[Ranked] = []

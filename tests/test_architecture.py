@@ -43,15 +43,15 @@ PUBLIC = [
 # runtime/ from the ground up: a file or folder may import what is in a line above its own, and its own folder.
 LAYERS = [
     "errors",
-    "files pooling prompts resources texts tokenization",
+    "arguments files pooling prompts resources texts tokenization",
     "modules multivector",
     "manifest",
     "batching bundled session",
     "model",
     "holder",
-    "chunking cli reranker",
+    "chunking cli reranker similarity tokenized",
     "embedder",
-    "api",
+    "api ranker",
     "__pyinstaller alias bulk embed handlers integrations rerank serve",  # the doors: none knows of another
 ]
 

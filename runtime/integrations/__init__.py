@@ -13,8 +13,9 @@ from weakref import WeakValueDictionary
 
 from runtime.bundled import model_folder
 from runtime.chunking import find_spans
-from runtime.embedder import Embedder, load_ranker
+from runtime.embedder import Embedder
 from runtime.prompts import document_prompt
+from runtime.ranker import load_ranker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
