@@ -63,7 +63,11 @@ class Bench:
     def add(self, name: int, count: int, length: int = 10) -> tuple[TextsTask, threading.Event]:
         """A request of texts whose tokens are its name."""
         task, done = (
-            TextsTask([[1, *[name] * (length - 2), 2]] * count, DIMENSION, normalize=False),
+            TextsTask(
+                [[1, *[name] * (length - 2), 2]] * count,
+                np.empty((count, DIMENSION), np.float32),
+                normalize=False,
+            ),
             threading.Event(),
         )
         task.on_done = done.set
