@@ -8,6 +8,7 @@ import os
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -113,6 +114,7 @@ def code_texts() -> list[str]:
     return [str(json.loads(row)["text"]) for row in rows]
 
 
+@cache
 def documentation_texts() -> list[str]:
     """Return lines of documentation that have signs of code in them: manual pages, C++, PostgreSQL, Linux, git."""
     texts = []
