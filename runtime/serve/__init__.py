@@ -10,9 +10,10 @@
     engine.py        model, limits, two queues
     tasks.py         what one request wants computed
     queue.py         tasks that wait, in batches across requests, and the threads that compute
+    cores.py         the CPU cores that long texts leave to short ones
     metrics.py       for Prometheus
     pages.py         page.html, to try it; docs.html, the OpenAPI document to read
 
 What a request may say and how it is answered is in runtime/api/, which the functions (runtime/handlers/) use too. Texts
-that would fill a batch alone have a queue of their own, whose threads yield to the other's: see engine.py.
+that would fill a batch alone have a queue of their own, whose threads leave a core to the other's: see engine.py.
 """

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 INSTALL = 'pip install "jinabert-runtime[serve]"'
 EXTRA = ("msgspec", "prometheus_client", "starlette", "uvicorn", "zstandard")
 KEEP_ALIVE_SECONDS = 65  # longer than the 60 of proxies, which so never meet a connection just closed
+SWITCH_SECONDS = (
+    0.0005  # that others wait for Python's lock, which a thread that makes tokens of a document holds
+)
 OPEN_FILES = 65_536  # connections that wait for a next request are files too; the usual limit is 1,024
 
 EXAMPLES = """\
@@ -274,6 +277,7 @@ def _serve(options: argparse.Namespace, settings: ServerSettings) -> int:
                 "anyone who reaches this address can use it: set JINABERT_API_KEY to ask for a key\n"
             )
         sys.stderr.flush()
+        sys.setswitchinterval(SWITCH_SECONDS)
         server.run(sockets=[listener])
         return 0
 

@@ -1,13 +1,13 @@
 """The loaded model behind the routes: limits, and two queues that compute.
 
 A text that would fill a batch alone (SHORT_TOKENS) goes to the second queue, with a session and a thread of its own. A
-long document so holds up neither a short text's computation nor its place in the queue; and since the second queue's
-threads have a lower priority, it gets the CPU cores that short texts leave, which is all of them when there are none.
+long document so holds up neither a short text's computation nor its place in the queue; and while short texts come, the
+second queue leaves them a CPU core (cores.py).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runtime import batching
 from runtime.api import budget
@@ -19,6 +19,7 @@ from runtime.errors import InputError, OutOfMemoryError
 from runtime.model import Model, load_model
 from runtime.resources import rss_bytes
 
+from .cores import Cores
 from .queue import Queue
 from .tasks import IndivisibleTask, Task, TextsTask
 
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from .settings import ServerSettings
 
 SHORT_TOKENS = 512  # batching.cost of it is BATCH_TOKENS: longer texts never share a batch
-LONG_NICE = 10  # by how much the second queue yields
 QUEUE_TOKEN_BYTES = 64  # of a token that waits: its characters in the body, its id, its share of the vector
 
 
@@ -74,20 +74,23 @@ class Engine:
         # What a request takes is reserved already, with the rest of what may wait: see _longest.
         self.context = Context(model, limits, lambda request_bytes: self.longest, created(model.folder))
 
-        def queue(name: str, open_model: Callable[[], Model], runners: int, nice: int) -> Queue:
+        cores = Cores()
+
+        def queue(name: str, open_model: Callable[[], Model], runners: int, **options: Any) -> Queue:
             return Queue(
                 name,
                 open_model,
                 metrics,
                 runners=runners,
+                cores=cores,
                 max_tokens=settings.max_queue_tokens,
                 batch_tokens=self.batch_tokens,
                 max_dense_tokens=manifest.max_dense_tokens,
-                nice=nice,
+                **options,
             )
 
-        self.short = queue("short", lambda: model, self.threads, 0)
-        self.long = queue("long", model.with_own_session, 1, LONG_NICE)
+        self.long = queue("long", model.with_own_session, 1, yields=True)
+        self.short = queue("short", lambda: model, self.threads, others=lambda: self.long.busy)
         self.longest = self._longest()
 
     def _longest(self) -> int:

@@ -7,8 +7,6 @@ texts. A batch is what batching.plan makes of the texts in reach of that turn: v
 from __future__ import annotations
 
 import contextlib
-import os
-import sys
 import threading
 import time
 from collections import deque
@@ -19,6 +17,7 @@ from runtime.api.errors import ServiceError
 from runtime.errors import OutOfMemoryError, OutputError
 from runtime.model import SHRINK_BATCHES
 
+from .cores import Cores
 from .tasks import IndivisibleTask, Task, TextsTask
 
 if TYPE_CHECKING:
@@ -64,18 +63,22 @@ class Queue:
         max_tokens: int,
         batch_tokens: int,
         max_dense_tokens: int | None,
-        nice: int = 0,
+        cores: Cores | None = None,
+        yields: bool = False,
+        others: Callable[[], bool] = lambda: False,
     ) -> None:
         """Start the threads.
 
         :param name: for metrics and threads.
-        :param open_model: called once, by the first thread, whose priority the session's own threads inherit.
+        :param open_model: called once, by the first thread.
         :param metrics: where texts and batches are counted.
         :param runners: threads. Several compute a batch each, with one thread; a single one lets the session use its.
         :param max_tokens: that may wait or run.
         :param batch_tokens: budget of a batch, see batching.py.
         :param max_dense_tokens: texts with more tokens share no batch; None for no such limit.
-        :param nice: by how much its threads yield to others; needs Linux.
+        :param cores: that queues share; None for a queue by itself.
+        :param yields: leave a core to the others as long as they have work.
+        :param others: whether another queue computes now, so that all threads are not to be had.
         :raises JinaBertError: the model cannot be opened.
         """
         self.name = name
@@ -83,7 +86,9 @@ class Queue:
         self.max_tokens = max_tokens
         self._batch_tokens = batch_tokens
         self._max_dense_tokens = max_dense_tokens
-        self._nice = nice
+        self._cores = cores or Cores()
+        self._yields = yields
+        self._others = others
         self._metrics = metrics
         self._ready = threading.Condition()
         self._waiting: deque[Waiting] = deque()
@@ -100,10 +105,10 @@ class Queue:
         opened = threading.Event()
 
         def body() -> None:
-            _yield_to_others(self._nice)
             if number == 0:
                 try:
-                    self._opened = model = open_model()
+                    with self._cores.opening() if self._yields else contextlib.nullcontext():
+                        self._opened = model = open_model()
                     if self._several:
                         model.session.open_single_thread_session()
                 except BaseException as error:
@@ -126,6 +131,11 @@ class Queue:
         """Whether its threads run and take tasks."""
         return not self._closing and all(thread.is_alive() for thread in self._threads)
 
+    @property
+    def busy(self) -> bool:
+        """Whether it computes now."""
+        return self._busy > 0
+
     def check_room(self, tokens: int) -> None:
         """Refuse what the queue has no room for.
 
@@ -147,6 +157,8 @@ class Queue:
         :raises ServiceError: 429, they do not fit now.
         """
         tokens = sum(task.lengths[number] for number in numbers)
+        if not self._yields:
+            self._cores.leave_one()
         with self._ready:
             self.check_room(tokens)
             self.tokens += tokens
@@ -176,7 +188,8 @@ class Queue:
         while True:
             with self._ready:
                 while not self._waiting and not self._closing:
-                    self._ready.wait()
+                    if not self._ready.wait(None if self._yields else self._cores.remaining()):
+                        self._cores.take_all()
                 if self._closing:
                     return
                 batch = self._take()
@@ -233,7 +246,8 @@ class Queue:
         if first.numbers:
             self._waiting.append(first)
         return Batch(
-            [(waiting.task, number) for waiting, number in taken], not self._waiting and not self._busy
+            [(waiting.task, number) for waiting, number in taken],
+            only=not self._waiting and not self._busy and not self._others(),
         )
 
     def _run(self, batch: Batch) -> None:
@@ -275,11 +289,3 @@ class Queue:
                 return False
             self._since_shrink = 0
             return True
-
-
-def _yield_to_others(nice: int) -> None:
-    """Lower the priority of this thread, and of those it will start."""
-    if nice and sys.platform == "linux":  # elsewhere threads have no priority of their own
-        with contextlib.suppress(OSError):
-            thread = threading.get_native_id()
-            os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + nice)
