@@ -35,6 +35,9 @@ class Limits(NamedTuple):
     accept_token_ids: bool = False
     prompts: tuple[str, ...] = ()  # names of the model's
     truncatable: bool = False  # its vectors may be cut
+    max_token_vectors: int | None = (
+        None  # tokens whose vectors are given at once; None: as many as a text may have
+    )
 
 
 class Context(NamedTuple):

@@ -212,8 +212,9 @@ def _tokens(values: Values, context: Context) -> tuple[Prompt, TokenizedTexts]:
 
 
 def _check_token_vectors(tokens: TokenizedTexts, context: Context) -> None:
-    """Refuse an answer of more token vectors than those of one text may be, or than there is memory for."""
-    count, most = sum(map(len, tokens.texts)), context.limits.max_length
+    """Refuse an answer of more token vectors than a door gives at once, or than there is memory for."""
+    count, limits = sum(map(len, tokens.texts)), context.limits
+    most = limits.max_length if limits.max_token_vectors is None else limits.max_token_vectors
     if count > most:
         message = f"the texts have {count:,} tokens together, and vectors of more than {most:,} are not given at once"
         raise ServiceError(413, "too_many_tokens", f"{message}: split the request", param="inputs")

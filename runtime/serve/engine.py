@@ -70,6 +70,7 @@ class Engine:
             accept_token_ids=settings.accept_token_ids,
             prompts=tuple(manifest.prompts),
             truncatable=manifest.truncatable,
+            max_token_vectors=self._token_vectors(),
         )
         # What a request takes is reserved already, with the rest of what may wait: see _longest.
         self.context = Context(model, limits, lambda request_bytes: self.longest, created(model.folder))
@@ -107,6 +108,14 @@ class Engine:
                 f"--max-queue-tokens ({self.settings.max_queue_tokens:,}), or give more"
             )
         return longest
+
+    def _token_vectors(self) -> int | None:
+        """Tokens whose vectors take no more memory than is kept for what waits."""
+        if self.settings.memory is None:
+            return None
+        kept = self.settings.max_queue_tokens * QUEUE_TOKEN_BYTES
+        fit = kept // (self.manifest.hidden_size * budget.VALUE_BYTES["base64"])
+        return max(MIN_TOKENS, min(fit, self.max_length))
 
     @property
     def alive(self) -> bool:

@@ -313,3 +313,15 @@ def test_api_keys(tiny_folder: Path, tmp_path: Path, local: Make) -> None:
             assert ask(path, wrong) == 401
     for path in ("/", "/health", "/openapi.json"):
         assert ask(path, None) == 200
+
+
+def test_token_vectors_take_no_more_memory_than_is_kept(tiny_folder: Path, local: Make) -> None:
+    free, bounded = (
+        local(tiny_folder, memory=memory, max_queue_tokens=64, max_request_tokens=64)
+        for memory in (None, 4 << 30)
+    )
+    asked = [("POST", "/embed_all", {"json": {"inputs": "a " * count}}) for count in (10, 20)]
+    assert [answer.status_code for answer in free.ask_all(asked)] == [200, 200]
+    answers = bounded.ask_all(asked)  # 64 tokens of 64 bytes: 12 vectors of 16 numbers of 20 bytes
+    assert [answer.status_code for answer in answers] == [200, 413]
+    assert "vectors of more than 12 are not given at once" in answers[1].json()["error"]
