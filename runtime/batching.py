@@ -142,9 +142,12 @@ def run_parallel(work: Callable[[int], None], count: int, threads: int) -> None:
     helpers = [Thread(target=run, name=f"jinabert-{number}", daemon=True) for number in range(1, threads)]
     try:
         for helper in helpers:
-            helper.start()
+            try:
+                helper.start()
+            except RuntimeError:  # no more threads to be had: those that run do all
+                break
         run()
-    except BaseException as error:  # interrupted between two calls, or no more threads to be had
+    except BaseException as error:  # interrupted between two calls
         with lock:
             failures.append((-1, error))
     for helper in helpers:

@@ -110,3 +110,13 @@ def test_after_close_it_says_so(several: Embedder) -> None:
     several.close()
     with pytest.raises(JinaBertError, match="closed"):
         several.encode(TEXTS, batch_tokens=64)
+
+
+def test_where_no_thread_can_start_the_calling_one_does_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    done: list[int] = []
+    run_parallel(done.append, 10, 4)
+    assert done == list(range(10))
