@@ -13,6 +13,7 @@ import pytest
 if importlib.util.find_spec("torch") is None:
     pytest.skip("needs the `export` extra", allow_module_level=True)
 
+from export import texts as shipped
 from export.__main__ import main
 from export.package.__main__ import main as package
 from runtime import Embedder, ModelError, Reranker
@@ -73,6 +74,18 @@ def test_export_of_each_kind(
     assert max(document["verification"]["fp32"]["alone"].values()) <= 1e-5
     with Embedder(output, threads=1) as embedder:
         assert np.isfinite(embedder.encode(["hello world", "", "日本語"])).all()
+
+
+def test_texts_in_the_languages_of_the_tokenizer_are_verified_too(
+    texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shipped, "SHIPPED", texts)
+    checkpoint = short(make_checkpoint(tmp_path / "base-zh", *KINDS["base-zh"]))
+    assert main([str(checkpoint), "--output", str(tmp_path / "model"), "--precision", "fp32"]) == 0
+    more = len(shipped.of_tokenizer("character-bpe"))
+    assert more > 30
+    figures = load_manifest(tmp_path / "model").document["verification"]
+    assert figures["tokenizer"]["texts"] == len(shipped.load(texts)) + more
 
 
 def test_export_of_a_reranker(texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
