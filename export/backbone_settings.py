@@ -54,6 +54,7 @@ _CONFIG_FIELDS: dict[str, tuple[object, ...]] = {
     "add_cross_attention": (None, False),
     "quantization_config": (None, {}),
     "pruned_heads": (None, {}, []),
+    "transformers_weights": (None, "model.safetensors"),  # another file than the one that is read here
 }
 # Fields of config.json that other parts of the export read, or that only matter in training or to other programs.
 _KNOWN_CONFIG = {

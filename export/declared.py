@@ -12,24 +12,22 @@ refused by name                             all others: see ``_REFUSED``, and mo
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from export.backbone_settings import read_backbone_settings, unknown_fields
-from export.config import check_file, read_json
+from export.backbone_settings import read_backbone_settings
+from export.config import check_file
+from export.declared_modules import read_module
 from export.errors import ExportError, listing
-from export.layouts import checkpoint_root, refuse_adapter, weight_files
+from export.layouts import checkpoint_root, refuse_adapter
 from export.models import load_config
+from export.reader import Reader, read_any_json
 from runtime.manifest import SIMILARITIES
-from runtime.modules import Module, array_shapes
+from runtime.modules import Module
 from runtime.pooling import MODES
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["Declared", "read_declared"]
 
@@ -54,25 +52,6 @@ _REFUSED = {
     "SpladePooling": "belongs to a sparse encoder",
     "MultiVectorMask": "belongs to a model with a vector for each token",
     "TokenPooling": "belongs to a model with a vector for each token",
-}
-ACTIVATIONS = {
-    "Identity": "identity",
-    "Tanh": "tanh",
-    "ReLU": "relu",
-    "GELU": "gelu",
-    "SiLU": "silu",
-    "Sigmoid": "sigmoid",
-    "LogSigmoid": "logsigmoid",
-    "Softplus": "softplus",
-    "Softsign": "softsign",
-    "Mish": "mish",
-    "ELU": "elu",
-    "SELU": "selu",
-    "LeakyReLU": "leaky_relu",
-    "ReLU6": "relu6",
-    "Hardtanh": "hardtanh",
-    "Hardsigmoid": "hardsigmoid",
-    "Hardswish": "hardswish",
 }
 POOLING_FIELDS = {
     "pooling_mode_cls_token": "cls",
@@ -118,13 +97,8 @@ def read_declared(folder: Path) -> Declared:
     return _Reader(checkpoint_root(folder)).read()
 
 
-class _Reader:
-    """Collects notes while it reads."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.notes: list[str] = []
-        self.files: list[Path] = []
+class _Reader(Reader):
+    """Reads what the folder declares."""
 
     def read(self) -> Declared:
         refuse_adapter(self.root)
@@ -134,6 +108,10 @@ class _Reader:
                     f"{listing(poolings)} is not used: without {MODULES} nothing refers to it; pooling is mean"
                 )
             settings: dict[str, Any] = {**self._backbone(self.root), **self._prompts()}
+            if (cut := settings.pop("truncate_dim", None)) is not None:
+                self.notes.append(
+                    f"truncate_dim {cut} is not used: without {MODULES} nothing says what it is cut from"
+                )
             settings |= {"notes": tuple(self.notes), "files": tuple(self.files)}
             return Declared(self.root, self.root, **settings)
         backbone, pooling, *others = self._entries()
@@ -144,8 +122,14 @@ class _Reader:
         modules = list[Module]()
         size = len(modes) * hidden_size
         for kind, path in others:
-            modules.append(self._module(kind, path, size))
+            modules.append(read_module(self, kind, path, size))
             size = modules[-1].output_size
+        cut = settings.pop("truncate_dim", None)
+        if cut is not None and cut < size:  # after all modules: what is cut is not normalised again
+            self.notes.append(
+                f"truncate_dim: the first {cut} of {size} numbers, as sentence-transformers cuts them"
+            )
+            modules.append(Module("dense", size, cut, arrays={"weight": np.eye(cut, size, dtype=np.float32)}))
         normalize = bool(modules) and modules[-1].type == "normalize"
         while modules and modules[-1].type == "normalize":
             modules.pop()
@@ -164,7 +148,7 @@ class _Reader:
     def _entries(self) -> list[tuple[str, Path]]:
         """Type and folder of each module but Dropout: Transformer, Pooling, and those that work on its vectors."""
         path = self.root / MODULES
-        entries = _read_any_json(path)
+        entries = read_any_json(path)
         self.files.append(path)
         if not isinstance(entries, list) or not entries:
             raise ExportError(f"{path} is not a list of modules: fetch it again")
@@ -190,9 +174,15 @@ class _Reader:
             if kind not in {"Transformer", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout"}:
                 reason = _REFUSED.get(kind, "is not known here")
                 raise ExportError(f"{path}: the module {kind} cannot be exported: it {reason}")
-            self._unknown(path, entry, {"idx", "name", "path", "type"}, f"entry {number}: ")
+            self.note_unknown(path, entry, {"idx", "name", "path", "type"}, f"entry {number}: ")
             if kind != "Dropout":
                 modules.append((kind, self.root / place))
+        names = [entry.get("name") for entry in entries]
+        if twice := sorted({str(name) for name in names if name is not None and names.count(name) > 1}):
+            raise ExportError(
+                f"{path}: several modules have the name {listing(twice)}, and sentence-transformers keeps the last "
+                "of them: give each a name of its own"
+            )
         kinds = [kind for kind, _ in modules]
         if kinds[:2] != ["Transformer", "Pooling"] or {"Transformer", "Pooling"} & set(kinds[2:]):
             raise ExportError(
@@ -213,10 +203,10 @@ class _Reader:
         check_file(path)
         if not path.exists():
             self.notes.append(
-                f"{self._name(path)} is missing: pooling is mean, the default of sentence-transformers"
+                f"{self.name(path)} is missing: pooling is mean, the default of sentence-transformers"
             )
             return ("mean",), True
-        fields = self._json(path)
+        fields = self.json(path)
         stated = fields.get("pooling_mode")
         if stated is None:
             flags = {
@@ -231,7 +221,7 @@ class _Reader:
                 modes = ("mean",)
                 if fields.keys() & POOLING_FIELDS.keys():
                     self.notes.append(
-                        f"{self._name(path)} has every mode off: pooling is mean, as in sentence-transformers"
+                        f"{self.name(path)} has every mode off: pooling is mean, as in sentence-transformers"
                     )
         else:
             modes = (
@@ -249,96 +239,15 @@ class _Reader:
                 "different models"
             )
         known = {"pooling_mode", "include_prompt", "embedding_dimension", "word_embedding_dimension"}
-        self._unknown(path, fields, known | POOLING_FIELDS.keys())
+        self.note_unknown(path, fields, known | POOLING_FIELDS.keys())
         return modes, include_prompt
-
-    def _module(self, kind: str, folder: Path, size: int) -> Module:
-        path = folder / "config.json"
-        fields = self._json(path) if kind != "Normalize" or path.exists() else {}
-        for name in ("module_input_name", "module_output_name"):
-            if fields.get(name) not in (None, "sentence_embedding"):
-                raise ExportError(
-                    f"{path}: {name} is {fields[name]!r}; only 'sentence_embedding' works: this is a module of a model "
-                    "with a vector for each token, or of several outputs"
-                )
-        names = {"module_input_name", "module_output_name"}
-        if kind == "Normalize":
-            self._unknown(path, fields, names)
-            return Module("normalize", size, size)
-        if kind == "LayerNorm":
-            if fields.get("dimension") != size:
-                raise ExportError(
-                    f"{path}: dimension is {fields.get('dimension')!r} where {size} numbers come in"
-                )
-            self._unknown(path, fields, names | {"dimension"})
-            return self._with_arrays(Module("layer_norm", size, size), folder, "norm")
-        if fields.get("in_features") != size:
-            raise ExportError(
-                f"{path}: in_features is {fields.get('in_features')!r} where {size} numbers come in"
-            )
-        out = fields.get("out_features")
-        if isinstance(out, bool) or not isinstance(out, int) or not 1 <= out <= 1 << 16:
-            raise ExportError(f"{path}: out_features is {out!r}, expected an integer from 1 to 65,536")
-        bias, residual = fields.get("bias", True), fields.get("use_residual", False)
-        if not isinstance(bias, bool) or not isinstance(residual, bool):
-            raise ExportError(
-                f"{path}: bias is {bias!r} and use_residual {residual!r}, expected true or false"
-            )
-        self._unknown(
-            path,
-            fields,
-            names | {"in_features", "out_features", "bias", "use_residual", "activation_function"},
-        )
-        stated = fields.get("activation_function", "torch.nn.modules.activation.Tanh")
-        package, _, name = str(stated).rpartition(".")
-        if not package.startswith("torch.nn") or name not in ACTIVATIONS:
-            raise ExportError(
-                f"{path}: activation_function is {stated!r}, which is not implemented; {', '.join(ACTIVATIONS)} of "
-                "torch.nn are"
-            )
-        if "activation_function" not in fields:
-            self.notes.append(
-                f"{self._name(path)} names no activation: it is Tanh, as sentence-transformers' default"
-            )
-        dense = Module("dense", size, out, bias=bias, use_residual=residual, activation=ACTIVATIONS[name])
-        return self._with_arrays(dense, folder, "linear")
-
-    def _with_arrays(self, module: Module, folder: Path, layer: str) -> Module:
-        """Read the arrays of a module from the weights in its folder."""
-        import torch
-
-        from export.checkpoint import read_state
-
-        state = read_state(folder)
-        self.files += weight_files(folder)
-        arrays: dict[str, NDArray[np.float32]] = {}
-        for name, shape in array_shapes(module).items():
-            key = "residual.weight" if name == "residual" else f"{layer}.{name}"
-            tensor = state.pop(key, None)
-            if tensor is None:
-                raise ExportError(f"{folder} lacks {key}, which its config.json promises: fetch it again")
-            if tuple(tensor.shape) != shape or not tensor.is_floating_point():
-                raise ExportError(
-                    f"{folder}: {key} is {tensor.dtype} {list(tensor.shape)}, expected numbers of shape {list(shape)}"
-                )
-            array = tensor.to(torch.float32).numpy()
-            if not np.isfinite(array).all():
-                raise ExportError(
-                    f"{folder}: {key} holds values that are not finite: the checkpoint is damaged"
-                )
-            arrays[name] = array
-        if state:
-            raise ExportError(
-                f"{folder} holds {listing(sorted(state))}, which its config.json does not explain"
-            )
-        return module._replace(arrays=arrays)
 
     def _prompts(self) -> dict[str, Any]:
         """What stands in config_sentence_transformers.json."""
         path = self.root / SETTINGS
         if not path.exists():
             return {}
-        fields = self._json(path)
+        fields = self.json(path)
         prompts = fields.get("prompts") or {}
         if not isinstance(prompts, dict) or not all(
             isinstance(text, str | None) for text in prompts.values()
@@ -357,38 +266,31 @@ class _Reader:
             raise ExportError(
                 f"{path}: similarity_fn_name is {similarity!r}; {', '.join(SIMILARITIES)} are known"
             )
+        cut = fields.get("truncate_dim")
+        if cut is not None and (isinstance(cut, bool) or not isinstance(cut, int) or cut < 1):
+            raise ExportError(
+                f"{path}: truncate_dim is {cut!r}, expected a number of dimensions of at least 1"
+            )
         kind = fields.get("model_type")
         if kind is not None and kind not in _KINDS:
             raise ExportError(
                 f"{path}: model_type is {kind!r}; only a SentenceTransformer gives one vector a text"
             )
-        self._unknown(
+        self.note_unknown(
             path,
             fields,
-            {"__version__", "prompts", "default_prompt_name", "similarity_fn_name", "model_type"},
+            {
+                "__version__",
+                "prompts",
+                "default_prompt_name",
+                "similarity_fn_name",
+                "model_type",
+                "truncate_dim",
+            },
         )
-        return {"prompts": prompts, "default_prompt_name": default, "similarity": similarity}
-
-    def _json(self, path: Path) -> dict[str, Any]:
-        fields = read_json(path)
-        self.files.append(path)
-        return fields
-
-    def _name(self, path: Path) -> str:
-        return path.relative_to(self.root).as_posix()
-
-    def _unknown(self, path: Path, fields: dict[str, Any], known: set[str], where: str = "") -> None:
-        """Note the fields that are not known."""
-        if unknown := unknown_fields(fields, known):
-            self.notes.append(f"{self._name(path)}: {where}not used: {unknown}")
-
-
-def _read_any_json(path: Path) -> Any:
-    """JSON of any kind; read_json is for objects."""
-    check_file(path)
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise ExportError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise ExportError(f"{path} is not valid JSON ({error}): fetch it again") from None
+        return {
+            "prompts": prompts,
+            "default_prompt_name": default,
+            "similarity": similarity,
+            "truncate_dim": cut,
+        }

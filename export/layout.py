@@ -17,7 +17,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export.declared import ACTIVATIONS, POOLING_FIELDS
+from export.declared import POOLING_FIELDS
+from export.declared_modules import ACTIVATIONS
 from export.errors import ExportError
 from runtime.cli.command import Parser, add_force
 from runtime.files import remove, replace, replacing

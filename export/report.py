@@ -6,10 +6,11 @@ from typing import Any
 LAYERS_SHOWN = 8
 
 
-def lines(manifest: Mapping[str, Any]) -> list[str]:
+def lines(manifest: Mapping[str, Any], speeds: Mapping[str, Any] | None = None) -> list[str]:
     """Write the report of an export.
 
     :param manifest: as written, ``files`` and ``verification`` included.
+    :param speeds: what was measured of speed, nested as ``verification`` is.
     :return: the report, one string a line.
     """
     files: Mapping[str, Any] = manifest["files"]
@@ -65,9 +66,12 @@ def lines(manifest: Mapping[str, Any]) -> list[str]:
             f"the longest {int8['longest_tokens']:,}",
             f"{'':<24}cosine: worst {int8['worst']:.5f}{allowed}, "
             f"1st percentile {int8['percentile_1']:.5f}, mean {int8['mean']:.6f}",
-            f"{'':<24}{int8['tokens_per_second']:,} tokens a second, {int8['times_fp32_speed']} times fp32's speed",
             f"{'':<24}a text alone against the same in a batch: worst {int8['alone_against_batch']['worst']:.6f}",
         ]
+    if speed := (speeds or {}).get("int8"):
+        report.append(
+            f"{'':<24}{speed['tokens_per_second']:,} tokens a second, {speed['times_fp32_speed']} times fp32's speed"
+        )
     if rotation := figures.get("rotation"):
         kept = ", ".join(f"{n}: {share:.1%}" for n, share in rotation["variance"].items())
         report += [
@@ -96,7 +100,8 @@ def lines(manifest: Mapping[str, Any]) -> list[str]:
             entry = peer[name]
             report.append(
                 f"{'':<24}{name:<10} cosine: worst {entry['worst']:.5f}, mean {entry['mean']:.6f}; "
-                f"{entry['bytes'] / 1e6:.1f} MB; {entry['tokens_per_second']:,} tokens a second"
+                f"{entry['bytes'] / 1e6:.1f} MB"
+                + (f"; {speeds['optimum'][name]['tokens_per_second']:,} tokens a second" if speeds else "")
             )
     if layers := figures.get("layers"):
         report.append(f"{'costliest in int8':<24}each linear layer quantised alone; mean and worst cosine")

@@ -18,7 +18,7 @@ def make_folder(checkpoint: Path, output: Path, precision: str, forms: tuple[str
     import dataclasses
     import tempfile
 
-    from export import folder, graph, pipeline
+    from export import description, folder, graph
     from export.checkpoint import load_model, weight_files
     from export.declared import read_declared
     from export.vocabulary import load_tokenizer_files
@@ -48,7 +48,7 @@ def make_folder(checkpoint: Path, output: Path, precision: str, forms: tuple[str
             "schema_version": SCHEMA_VERSION,
             "name": checkpoint.name,
             "source": {"name": checkpoint.name, "sha256": {f.name: file_facts(f).sha256 for f in weights}},
-            **pipeline.shape(model, vocabulary, stated),
+            **description.shape(model, vocabulary, stated),
             "precision": precision,
             "scheme": "per-token" if precision == "int8" else None,
             "max_dense_tokens": graph.max_dense_tokens(model.config.num_attention_heads),

@@ -26,7 +26,7 @@ from export.graph.weights import MATRICES
 from export.models.jinabert import JinaBertConfig, JinaBertModel
 from runtime.manifest import MANIFEST, MODEL
 
-__all__ = ["gather_copies", "load_model_folder"]
+__all__ = ["gather_copies", "load_model_folder", "stored_arrays"]
 
 ROW_DEVIATION = 0.05  # of the embedding table: its rows' scales are not stored, since a LayerNorm follows
 
@@ -41,21 +41,19 @@ def load_model_folder(folder: Path) -> JinaBertModel:
     manifest = read_json(folder / MANIFEST)
     if manifest.get("precision") != "int8" or manifest.get("scheme") != "per-token":
         raise ExportError(f"{folder} is not int8 per token: only such a model folder can be trained further")
-    try:
-        graph = onnx.load(folder / MODEL).graph
-    except Exception as error:  # a damaged file raises anything
-        raise ExportError(
-            f"{folder / MODEL} cannot be read ({type(error).__name__}): fetch it again"
-        ) from None
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    arrays = stored_arrays(folder)
 
     def array(name: str) -> NDArray[Any]:
-        if name not in tensors:
+        if name not in arrays:
             raise ExportError(f"{folder / MODEL} has no {name}: it is of another export, make it again")
-        return numpy_helper.to_array(tensors[name])
+        return arrays[name]
 
     def matrix(name: str) -> Tensor:
-        return torch.from_numpy((array(name + ".int8") * array(name + ".scale")).T.astype(np.float32))
+        whole = array(name + ".int8") * array(name + ".scale")
+        factor = name.rpartition(".")[0] + ".factor"  # see graph/encoder.py
+        if factor in arrays and not name.endswith((".dense", ".wo")):
+            whole = whole * arrays[factor][:, None]
+        return torch.from_numpy(whole.T.astype(np.float32))
 
     def vector(name: str) -> Tensor:
         return torch.from_numpy(array(name).astype(np.float32))
@@ -89,6 +87,22 @@ def load_model_folder(folder: Path) -> JinaBertModel:
     state |= {f"{name}.{part}": vector(f"{name}.{part}") for name in norms for part in ("weight", "bias")}
     model.load_state_dict(state)
     return model
+
+
+def stored_arrays(folder: Path) -> dict[str, NDArray[Any]]:
+    """Read the arrays of a model folder's graph.
+
+    :param folder: a model folder.
+    :return: name of an initializer -> its value.
+    :raises ExportError: the graph cannot be read.
+    """
+    try:
+        graph = onnx.load(folder / MODEL).graph
+        return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    except Exception as error:  # a damaged file raises anything
+        raise ExportError(
+            f"{folder / MODEL} cannot be read ({type(error).__name__}): fetch it again"
+        ) from None
 
 
 @torch.no_grad()

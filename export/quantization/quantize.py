@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ from export.sample import (
     SENSITIVITY_TOKENS,
     sample,
 )
+from export.unfinished import NOTHING_KEPT, Stages
 from export.verify import Figures, Progress
 
 __all__ = ["Quantized", "quantize", "sensitivities"]
@@ -66,7 +68,14 @@ class Quantized:
 
 
 def quantize(
-    encoder: Encoder, texts: Texts, *, bound: float, threads: int, progress: Progress, hard: Texts = ()
+    encoder: Encoder,
+    texts: Texts,
+    *,
+    bound: float,
+    threads: int,
+    progress: Progress,
+    hard: Texts = (),
+    stages: Stages = NOTHING_KEPT,
 ) -> Quantized:
     """Bring an encoder into int8.
 
@@ -76,8 +85,35 @@ def quantize(
     :param threads: of one operator.
     :param progress: gets a line for each step.
     :param hard: texts that missed the bound in an earlier try: added to the sample.
+    :param stages: of the export.
     :return: weights and forms.
     """
+    made: Quantized | None = None
+
+    def chosen() -> Figures:
+        nonlocal made
+        made = _quantize(encoder, texts, bound, threads, progress, hard, stages)
+        fields = ("forms", "sensitivities", "steps", "repaired")
+        document = {name: getattr(made, name) for name in fields}
+        return document | {"remaining": [dataclasses.asdict(move) for move in made.remaining]}
+
+    found = stages.figures("repairs-hard" if hard else "repairs", chosen)
+    if made is not None:
+        return made
+    if found["repaired"]:
+        encoder, _ = _with_repairs(encoder, stages.arrays("rounded", dict))
+    return Quantized(encoder, **found | {"remaining": [Move(**move) for move in found["remaining"]]})
+
+
+def _quantize(
+    encoder: Encoder,
+    texts: Texts,
+    bound: float,
+    threads: int,
+    progress: Progress,
+    hard: Texts,
+    stages: Stages,
+) -> Quantized:
     target = 1 - MARGIN * (1 - bound)
     judged = [*sample(texts, SAMPLE_TEXTS, SAMPLE_TOKENS), *hard]
     steps: list[Figures] = []
@@ -92,26 +128,23 @@ def quantize(
         )
         return enough
 
-    with tempfile.TemporaryDirectory(prefix="jinabert-quantize-") as name:
+    with tempfile.TemporaryDirectory(prefix="jinabert-quantize-", dir=stages.work) as name:
         work = Path(name)
         trial = Trial(encoder, work, threads)
         exact = trial.vectors(judged, {})
         plain = dict.fromkeys(trial.names, "int8")
         if note("int8, rounded to nearest", trial.cosines(judged, plain, exact)):
-            return Quantized(encoder, plain, sensitivities(trial, texts, progress), steps)
-        progress("observing the inputs of the linear layers")
-        with _one_thread():
-            seen = observe(encoder, sample(texts, CALIBRATION_TEXTS, CALIBRATION_TOKENS), work, threads)
-            progress("smoothing")
-            encoder, seen = _smoothed(encoder, seen)
-            encoder, activations = _rounded(encoder, seen, progress)
-        del seen, trial
+            alone = stages.figures("layers-nearest", lambda: sensitivities(trial, texts, progress))
+            return Quantized(encoder, plain, alone, steps)
+        rounded = stages.arrays("rounded", lambda: _repaired(encoder, texts, work, threads, progress))
+        encoder, activations = _with_repairs(encoder, rounded)
+        trial.close()
         trial = Trial(encoder, work, threads)
         good = note("int8, smoothed and rounded with compensation", trial.cosines(judged, plain, exact))
-        alone = sensitivities(trial, texts, progress)
+        alone = stages.figures("layers-rounded", lambda: sensitivities(trial, texts, progress))
         gains = {name: 1 - figures["mean"] for name, figures in alone.items()}
         table = (0.0, encoder.table.size * 3 / 1e6)
-        ordered = moves(gains, activations, costs(encoder, threads), table)
+        ordered = moves(gains, activations, costs(encoder), table)
         if good:
             return Quantized(encoder, plain, alone, steps, ordered, repaired=True)
 
@@ -156,6 +189,37 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _repaired(
+    encoder: Encoder, texts: Texts, work: Path, threads: int, progress: Progress
+) -> dict[str, NDArray[Any]]:
+    """Smooth and round all matrices: the parts of layers that are new, and each one's share of errors of its input."""
+    progress("observing the inputs of the linear layers")
+    with _one_thread():
+        seen = observe(encoder, sample(texts, CALIBRATION_TEXTS, CALIBRATION_TOKENS), work, threads)
+        progress("smoothing")
+        changed, seen = _smoothed(encoder, seen)
+        changed, activations = _rounded(changed, seen, progress)
+    return {
+        f"{number}/{part}": array
+        for number, (before, after) in enumerate(zip(encoder.layers, changed.layers, strict=True))
+        for part, array in after.items()
+        if array is not before.get(part)
+    } | {f"activations/{name}": np.array(share) for name, share in activations.items()}
+
+
+def _with_repairs(encoder: Encoder, rounded: Mapping[str, NDArray[Any]]) -> tuple[Encoder, dict[str, float]]:
+    """The encoder with the parts of :func:`_repaired`, and those shares."""
+    layers = [dict(arrays) for arrays in encoder.layers]
+    activations = {}
+    for key, array in rounded.items():
+        number, _, part = key.partition("/")
+        if number == "activations":
+            activations[part] = float(array)
+        else:
+            layers[int(number)][part] = array
+    return dataclasses.replace(encoder, layers=layers), activations
 
 
 def _applied(forms: dict[str, str], chosen: Sequence[Move]) -> dict[str, str]:

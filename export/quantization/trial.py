@@ -29,6 +29,10 @@ class Trial:
         (path, *_) = folder.save_model(graph.build_selectable(encoder), work)
         self._session = verify.open_session(path, threads)
 
+    def close(self) -> None:
+        """Free the graph's weights."""
+        del self._session
+
     def vectors(self, texts: Sequence[Sequence[int]], forms: Mapping[str, str]) -> NDArray[np.float64]:
         """Unit vectors of texts.
 

@@ -33,6 +33,7 @@ NEED_EXTRA = {
         "t5",
         "quantization",
         "trace",
+        "unfinished",
         "verify",
         "vocabulary",
         "windows",

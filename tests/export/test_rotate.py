@@ -74,7 +74,7 @@ def test_a_model_folder_is_taken_only_to_be_rotated(tmp_path: Path) -> None:
     settings = pipeline.ExportSettings(str(straight), tmp_path / "out", texts=texts)
     with pytest.raises(ExportError, match="is a model folder already: .*--rotate"):
         pipeline.export_checkpoint(settings, lambda line: None)
-    written = pipeline.export_checkpoint(
+    written, _ = pipeline.export_checkpoint(
         pipeline.ExportSettings(str(straight), tmp_path / "out", texts=texts, rotate=True), lambda line: None
     )
     assert written["truncatable"] is True

@@ -145,6 +145,14 @@ def test_modules(tmp_path: Path) -> None:
     check(folder, tmp_path / "model")
 
 
+@pytest.mark.parametrize("more", [(), (("Normalize", None),)])
+@pytest.mark.parametrize("cut", [1, 20, 64, 500])
+def test_truncated_vectors(tmp_path: Path, more: tuple[tuple[str, None], ...], cut: int) -> None:
+    """sentence-transformers cuts after all modules, and normalises nothing again."""
+    folder = checkpoint(tmp_path / "st", pooling("mean"), *more, prompts=PROMPTS, truncate_dim=cut)
+    check(folder, tmp_path / "model")
+
+
 def test_saved_by_sentence_transformers_itself(tmp_path: Path) -> None:
     """The files that its save() writes today, and not those that this project's tests write."""
     from sentence_transformers import SentenceTransformer
