@@ -46,13 +46,15 @@ def remake(settings: ExportSettings, corpus: Sequence[str], progress: Progress) 
 
     source, threads = Path(settings.source), default_threads()
     document = read_json(source / MANIFEST)
+    kind = (document.get("architecture"), document.get("task", "embed"), document.get("scheme"))
+    if kind != ("jinabert", "embed", "per-token"):
+        raise ExportError(
+            f"{source} is a model folder already, and not the int8 of a plain JinaBert that can be made again: give "
+            "its checkpoint, or pass --rotate to make its vectors such that they can be cut"
+        )
     if settings.precision != "int8" or settings.scheme != "per-token" or settings.compare:
         raise ExportError(
             f"{source} is a model folder already: for anything but our int8, give its checkpoint"
-        )
-    if document.get("architecture") != "jinabert" or document.get("task") == "rerank":
-        raise ExportError(
-            f"{source} is a model folder already, and only an embedder of JinaBert is made again"
         )
     progress(f"reading the weights of {source}")
     model = load_model_folder(source).eval()

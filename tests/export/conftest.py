@@ -28,6 +28,7 @@ NEED_EXTRA = {
         "jinabert",
         "models",
         "official",
+        "remake",
         "reranking",
         "source",
         "t5",

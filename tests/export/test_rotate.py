@@ -64,7 +64,7 @@ def test_components_are_a_rotation_in_the_order_of_variance() -> None:
     assert (components[np.arange(6), np.abs(components).argmax(axis=1)] > 0).all()
 
 
-def test_a_model_folder_is_taken_only_to_be_rotated(tmp_path: Path) -> None:
+def test_a_model_folder_of_fp32_is_taken_only_to_be_rotated(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="needs the `export` extra")
     from export import pipeline
 
