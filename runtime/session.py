@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import JinaBertError, ModelError, OutOfMemoryError
-from .manifest import EXPORT_AGAIN, MODEL
+from .manifest import EXPORT_AGAIN, MODEL, MODEL_DATA
 from .resources import may_spin
 
 if TYPE_CHECKING:
@@ -68,8 +68,9 @@ class Session:
         """
         self.threads = threads
         self.dimension = manifest.dimension
-        self._folder = folder
+        self._folder = os.path.abspath(folder)  # opened again later: os.chdir must not matter
         self._manifest = manifest
+        self._facts = self._file_facts()
         # Packing takes longer than all else: a process that makes one vector is faster without, others by far with it.
         self._unpacked = not pack and manifest.exact_products
         self._ran = False
@@ -98,6 +99,8 @@ class Session:
         for key, value in settings.items():
             options.add_session_config_entry(key, value)
         path = os.path.join(self._folder, MODEL)  # by path: onnxruntime then maps model.onnx.data beside it
+        if self._file_facts() != self._facts:
+            raise ModelError(f"{path}: changed since it was loaded: make a new Embedder")
         try:
             handle = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:
@@ -116,14 +119,25 @@ class Session:
             )
         return handle
 
+    def _file_facts(self) -> list[tuple[int, ...] | None]:
+        # Two sessions of one model must never hold different weights.
+        facts: list[tuple[int, ...] | None] = []
+        for name in (MODEL, MODEL_DATA):
+            try:
+                found = os.stat(os.path.join(self._folder, name))
+                facts.append((found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns))
+            except OSError:
+                facts.append(None)
+        return facts
+
     def pack(self) -> None:
         """Have the weights packed, if they are not: what a second run does.
 
         :raises OutOfMemoryError: onnxruntime could not allocate.
         """
         with self._lock:
-            # Where the folder is gone meanwhile, what is open serves as well, only slower.
-            if self._unpacked and not self._closed and os.path.isfile(os.path.join(self._folder, MODEL)):
+            # Where the folder is gone or another model by now, what is open serves as well, only slower.
+            if self._unpacked and not self._closed and self._file_facts() == self._facts:
                 self._handle = None  # first, or both would hold the weights
                 self._handle = self._open(self.threads)
                 self._unpacked = False

@@ -281,6 +281,21 @@ def test_a_folder_that_is_gone_before_the_second_run(tmp_path: Path) -> None:
         np.testing.assert_array_equal(embedder.encode("hello"), first)
 
 
+def test_a_folder_that_is_another_model_before_the_second_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(bundled_model(), tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    opened = Opened(monkeypatch)
+    with Embedder("model", threads=1) as embedder:
+        first = embedder.encode("hello")
+        monkeypatch.chdir("/")
+        shutil.copy(folder / "model.onnx", tmp_path / "new")
+        (tmp_path / "new").replace(folder / "model.onnx")
+        np.testing.assert_array_equal(embedder.encode("hello"), first)
+        assert opened.packed == [False]  # what was read at first serves
+
+
 def test_first_runs_of_several_threads_at_once() -> None:
     with Embedder(threads=1) as plain:
         wanted = plain.encode("hello")
