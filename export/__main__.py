@@ -85,11 +85,18 @@ def parser() -> Parser:
         action="store_true",
         help="leave out a head for another task, such as classification, and export the encoder under it",
     )
-    options.add_argument(
+    turned = options.add_mutually_exclusive_group()
+    turned.add_argument(
         "--rotate",
         action="store_true",
         help="turn vectors to their principal components, so that they can be cut (dimensions=); SOURCE may "
         "be a model folder, too",
+    )
+    turned.add_argument(
+        "--head",
+        metavar="FILE",
+        type=Path,
+        help="the same with a matrix that `python -m export.distill --head` trained for this model",
     )
     options.add_argument(
         "--task",
@@ -172,6 +179,7 @@ def _export(arguments: argparse.Namespace) -> int:
         tokenizer=arguments.tokenizer,
         without_head=arguments.without_head,
         rotate=arguments.rotate,
+        head=arguments.head,
         task=arguments.task,
         min_cosine=arguments.min_cosine or pipeline.ExportSettings.min_cosine,
         compare=arguments.compare,

@@ -40,7 +40,13 @@ class ExportSettings:
     rotate: bool = (
         False  # make vectors that can be cut, see export/rotate.py; source may be a model folder then
     )
+    head: Path | None = None  # the same with a trained matrix instead of a rotation
     task: str | None = None  # "embed" or "rerank"; None: what the checkpoint has a head for
+
+    @property
+    def turned(self) -> bool:
+        """Whether vectors are made that can be cut."""
+        return self.rotate or self.head is not None
 
 
 @dataclass(frozen=True)

@@ -67,12 +67,17 @@ def export_checkpoint(settings: ExportSettings, progress: Progress) -> Exported:
     corpus = texts.load(settings.texts)
     if not rotate.is_model_folder(Path(settings.source)):
         return _from_checkpoint(settings, corpus, progress)
-    if not settings.rotate:
+    if not settings.turned:
         return Exported(remake(settings, corpus, progress), {})
-    made = rotate.rotate(
-        Path(settings.source), settings.output, corpus, force=settings.force, progress=progress
+    return Exported(_turn(Path(settings.source), settings, corpus, progress), {})
+
+
+def _turn(
+    straight: Path, settings: ExportSettings, corpus: Sequence[str], progress: Progress
+) -> dict[str, object]:
+    return rotate.rotate(
+        straight, settings.output, corpus, force=settings.force, progress=progress, head=settings.head
     )
-    return Exported(made, {})
 
 
 def _from_checkpoint(settings: ExportSettings, corpus: list[str], progress: Progress) -> Exported:
@@ -280,10 +285,10 @@ def _write(job: Job, manifest: dict[str, object], verification: Figures) -> dict
             threads=job.threads,
         )
     job.progress(f"writing {settings.output}")
-    if not settings.rotate:
+    if not settings.turned:
         return folder.write(settings.output, parts, manifest, force=settings.force)
     folder.seal(job.final, manifest)
-    return rotate.rotate(job.final, settings.output, job.corpus, force=settings.force, progress=job.progress)
+    return _turn(job.final, settings, job.corpus, job.progress)
 
 
 def _least_cosine(settings: ExportSettings) -> float | None:

@@ -2,10 +2,12 @@
 
 manifest.json lists them in order under "modules", and modules.bin holds their numbers, one array after the other, as
 little-endian float32 without padding: for each Dense weight [out, in], bias [out] and residual [out, in] as far as it
-has them, for each LayerNorm weight [size] and bias [size].
+has them, for each LayerNorm weight [size] and bias [size]. A Dense module of dtype "int16" has a weight alone, in
+int16: its numbers times INT16_SCALE.
 
 Each vector is computed by itself, in float64 and without BLAS, whose sums depend on the number of rows and threads: the
-result is batch-invariant, and the same on every CPU but for the last bit.
+result is batch-invariant, and the same on every CPU but for the last bit. int16 weights are multiplied with vectors in
+fixed point, where no sum is rounded and BLAS may add in any order: the result is the same to the last bit, and sooner.
 
 A program that adds a module to a model folder (a rotation, for example, is a Dense module with activation "identity"
 and no bias) appends its arrays with :func:`pack` and its entry with :func:`describe`.
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
 
 MODULES_DATA = "modules.bin"
+INT16_SCALE = float(1 << 15)
+STORED = {"float32": "<f4", "int16": "<i2"}  # dtype of a module -> numpy's, in modules.bin
+EXACT_BITS = 53  # of a float64: integers up to 2**53 are exact
 
 
 class Module(NamedTuple):
@@ -43,6 +48,7 @@ class Module(NamedTuple):
     bias: bool = False  # dense: it has one
     use_residual: bool = False  # dense: add the input, or the residual's product with it, to the output
     activation: str = "identity"  # dense: a key of ACTIVATIONS
+    dtype: str = "float32"  # of a weight in modules.bin; dense: or "int16"
     eps: float = 1e-5  # layer_norm
 
 
@@ -116,6 +122,7 @@ def describe(module: Module) -> dict[str, object]:
             "bias": module.bias,
             "use_residual": module.use_residual,
             "activation": module.activation,
+            "dtype": module.dtype,
         }
     if module.type == "layer_norm":
         return {"type": "layer_norm", "size": module.size, "eps": module.eps}
@@ -129,9 +136,11 @@ def pack(modules: Iterable[Module]) -> bytes:
     :return: the content of the file; empty where no module has arrays.
     """
     return b"".join(
-        np.asarray(module.arrays[name], "<f4").tobytes()
+        (array if module.dtype == "float32" else np.rint(array * INT16_SCALE))
+        .astype(STORED[module.dtype])
+        .tobytes()
         for module in modules
-        for name in array_shapes(module)
+        for array in (module.arrays[name] for name in array_shapes(module))
     )
 
 
@@ -158,6 +167,7 @@ def parse(entries: object, size: int, largest: int) -> tuple[Module, ...]:
                 bias=fields.get("bias"),
                 use_residual=fields.get("use_residual"),
                 activation=fields.get("activation"),
+                dtype=fields.get("dtype", "float32"),
             )
         if problem := _problem(module, fields, largest):
             raise ValueError(f"modules[{number}] {problem}")
@@ -182,6 +192,10 @@ def _problem(module: Module, fields: dict[str, Any], largest: int) -> str | None
         return "has a bias or use_residual that is not true or false"
     if not isinstance(module.activation, str) or module.activation not in ACTIVATIONS:
         return f"has an activation other than {', '.join(ACTIVATIONS)}"
+    if not isinstance(module.dtype, str) or module.dtype not in STORED:
+        return f"has a dtype other than {', '.join(STORED)}"
+    if module.dtype == "int16" and (module.bias or module.use_residual or module.activation != "identity"):
+        return "has int16 weights and more than them: a bias, residual or activation"
     return None
 
 
@@ -193,28 +207,34 @@ def load_arrays(folder: str, modules: Sequence[Module]) -> tuple[Module, ...]:
     :return: the same modules with their arrays.
     :raises ModelError: the file cannot be read, or holds more or fewer numbers than the modules have.
     """
-    shapes = [array_shapes(module) for module in modules]
-    count = sum(prod(shape) for arrays in shapes for shape in arrays.values())
-    if not count:
+    size = sum(
+        prod(shape) * np.dtype(STORED[module.dtype]).itemsize
+        for module in modules
+        for shape in array_shapes(module).values()
+    )
+    if not size:
         return tuple(modules)
     path = os.path.join(folder, MODULES_DATA)
     try:
         found = os.path.getsize(path)
-        if found != 4 * count:
+        if found != size:
             raise ModelError(
-                f"{path}: {found} bytes where the modules of manifest.json have {4 * count}: export the model again"
+                f"{path}: {found} bytes where the modules of manifest.json have {size}: export the model again"
             )
-        numbers = np.fromfile(path, "<f4")
+        with open(path, "rb") as file:
+            content = file.read()
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror}): export the model again") from None
     loaded, start = [], 0
-    for module, arrays in zip(modules, shapes, strict=True):
+    for module in modules:
         filled = {}
-        for name, shape in arrays.items():
-            end = start + prod(shape)
+        for name, shape in array_shapes(module).items():
+            numbers = np.frombuffer(content, STORED[module.dtype], prod(shape), start)
             # float64, since einsum would convert them again for each vector, in eight times the time.
-            filled[name] = numbers[start:end].reshape(shape).astype(np.float64)
-            start = end
+            filled[name] = numbers.reshape(shape).astype(np.float64)
+            if module.dtype == "int16":
+                filled[name] /= INT16_SCALE
+            start += numbers.nbytes
         loaded.append(module._replace(arrays=filled))
     return tuple(loaded)
 
@@ -226,30 +246,44 @@ def apply(modules: Sequence[Module], vectors: NDArray[np.float64]) -> NDArray[np
     :param vectors: [B, size of the first] float64.
     :return: [B, output_size of the last] float64; a row depends on its own row alone, to the last bit.
     """
-    if not modules:
-        return vectors
     with np.errstate(over="ignore", invalid="ignore"):  # found by check_finite
-        return np.stack([_apply_to_one(modules, vector) for vector in vectors])
+        for module in modules:
+            if module.dtype == "int16":
+                vectors = _exact_product(module.arrays["weight"], vectors)
+            else:
+                vectors = np.stack([_apply_to_one(module, vector) for vector in vectors])
+    return vectors
 
 
-def _apply_to_one(modules: Sequence[Module], vector: Vector) -> Vector:
-    for module in modules:
-        arrays = module.arrays
-        if module.type == "normalize":
-            vector = vector / norms(vector)
-        elif module.type == "layer_norm":
-            centred = vector - np.add.reduce(vector) / module.size
-            variance = np.add.reduce(centred * centred) / module.size
-            vector = centred / np.sqrt(variance + module.eps) * arrays["weight"] + arrays["bias"]
-        else:
-            output = _product(arrays["weight"], vector)
-            if module.bias:
-                output = output + arrays["bias"]
-            output = ACTIVATIONS[module.activation](output)
-            if module.use_residual:
-                output = output + (_product(arrays["residual"], vector) if "residual" in arrays else vector)
-            vector = output
-    return vector
+def _apply_to_one(module: Module, vector: Vector) -> Vector:
+    arrays = module.arrays
+    if module.type == "normalize":
+        unit: Vector = vector / norms(vector)
+        return unit
+    if module.type == "layer_norm":
+        centred = vector - np.add.reduce(vector) / module.size
+        variance = np.add.reduce(centred * centred) / module.size
+        scaled: Vector = centred / np.sqrt(variance + module.eps) * arrays["weight"] + arrays["bias"]
+        return scaled
+    output = _product(arrays["weight"], vector)
+    if module.bias:
+        output = output + arrays["bias"]
+    output = ACTIVATIONS[module.activation](output)
+    if module.use_residual:
+        output = output + (_product(arrays["residual"], vector) if "residual" in arrays else vector)
+    return output
+
+
+def _exact_product(weight: NDArray[np.floating], vectors: Vector) -> Vector:
+    """Multiply weights [out, in], which are int16 over INT16_SCALE, with vectors [B, in].
+
+    Each vector is rounded to as many bits of its largest number as leave every sum of products exact.
+    """
+    bits = EXACT_BITS - 15 - (weight.shape[1] - 1).bit_length()
+    _, exponents = np.frexp(np.abs(vectors).max(axis=1, keepdims=True))
+    sums: Vector = np.rint(np.ldexp(vectors, bits - exponents)) @ weight.T
+    scaled: Vector = np.ldexp(sums, exponents - bits)
+    return scaled
 
 
 def _product(weight: NDArray[np.floating], vector: Vector) -> Vector:

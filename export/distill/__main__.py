@@ -7,7 +7,7 @@ import importlib.util
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from export.errors import ExportError
@@ -15,14 +15,18 @@ from runtime.cli.command import Parser, add_threads, integer
 
 NEEDED = ("torch", "transformers", "safetensors", "tokenizers", "optimum", "onnxruntime", "scipy")
 NEEDED_FOR_BUNDLES = ("torch", "transformers", "safetensors", "scipy")
+NEEDED_FOR_HEADS = ("torch", "transformers", "onnx", "onnxruntime", "scipy")
 INSTALL = 'pip install "jinabert-runtime[distill]"   (in a checkout: pip install -e ".[distill]")'
 RECIPE = Path(__file__).resolve().parent / "recipe.toml"
+HEAD_RECIPE = RECIPE.with_name("head.toml")
 
 EXAMPLES = """\
 examples:
   python -m export.distill TEXTS --teacher all-MiniLM-L6-v2 --teacher all-mpnet-base-v2 --output student
   python -m export.distill TEXTS --teacher all-MiniLM-L6-v2 --recipe my.toml --dev stsb_dev.tsv --output student
   python -m export student/checkpoint --output model
+  python -m export.distill TEXTS --head model --output head
+  python -m export model --head head/head.npy --output model-with-head
 A machine without the text and the teachers:
   python -m export.distill TEXTS --teacher ... --output student --prepare bundle.tar.xz
   mkdir b && tar xf bundle.tar.xz -C b && python b/train.py --output run --parts parts    (there)
@@ -54,14 +58,18 @@ def parser() -> Parser:
         "a second (recipe: second_texts) may be any encoder with mean pooling",
     )
     options.add_argument("--output", metavar="DIR", type=Path, required=True, help="folder of the run")
-    options.add_argument(
-        "--recipe", metavar="FILE", type=Path, default=RECIPE, help="TOML (default: our own)"
-    )
+    options.add_argument("--recipe", metavar="FILE", type=Path, help="TOML (default: our own)")
     options.add_argument(
         "--start",
         metavar="DIR",
         type=Path,
         help="model folder (int8, of an earlier export) to go on from, instead of the first teacher's layers",
+    )
+    options.add_argument(
+        "--head",
+        metavar="MODEL",
+        type=Path,
+        help="train no student but a head for the vectors of a model folder, so that they can be cut (no teacher)",
     )
     options.add_argument(
         "--vocabulary", metavar="FILE", type=Path, help="vocab.txt (default: the first teacher's)"
@@ -114,6 +122,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _distill(arguments: argparse.Namespace) -> int:
+    if arguments.head is not None:
+        return _head(arguments)
     given = arguments.corpus is not None and arguments.teacher
     if bool(given) == (arguments.bundle is not None) or (arguments.bundle and arguments.prepare):
         raise ExportError("give either TEXTS and --teacher, or --bundle")
@@ -122,19 +132,14 @@ def _distill(arguments: argparse.Namespace) -> int:
         raise ExportError(f"training needs {', '.join(missing)}: {INSTALL}")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ["HF_HUB_OFFLINE"] = os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    started = time.monotonic()
-
-    def progress(line: str) -> None:
-        sys.stderr.write(f"[{time.monotonic() - started:6.0f} s] {line}\n")
-        sys.stderr.flush()
-
+    progress = _progress()
     from export.distill import pipeline
 
     job = pipeline.DistillJob(
         corpus=arguments.corpus or arguments.bundle,
         teachers=tuple(arguments.teacher),
         output=arguments.output,
-        recipe=arguments.recipe,
+        recipe=arguments.recipe or RECIPE,
         vocabulary=arguments.vocabulary,
         evaluation=arguments.evaluation,
         dev=arguments.dev,
@@ -155,6 +160,44 @@ def _distill(arguments: argparse.Namespace) -> int:
         written = pipeline.distill(job, progress)
     sys.stdout.write(f"{written}\n")
     return 0
+
+
+def _head(arguments: argparse.Namespace) -> int:
+    students = ("start", "vocabulary", "steps", "device", "prepare", "bundle", "parts", "result")
+    given = ["teacher"] * bool(arguments.teacher) + [
+        name for name in students if getattr(arguments, name) is not None
+    ]
+    if given:
+        raise ExportError(f"--{given[0]} is for training a student: leave it out with --head")
+    if arguments.corpus is None:
+        raise ExportError("--head needs TEXTS, the folder of the texts that the recipe names")
+    if missing := [name for name in NEEDED_FOR_HEADS if importlib.util.find_spec(name) is None]:
+        raise ExportError(f"training needs {', '.join(missing)}: {INSTALL}")
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    progress = _progress()
+    from export.distill import head
+
+    job = head.HeadJob(
+        model=arguments.head,
+        corpus=arguments.corpus,
+        output=arguments.output,
+        recipe=arguments.recipe or HEAD_RECIPE,
+        evaluation=arguments.evaluation,
+        dev=arguments.dev,
+        threads=arguments.threads,
+    )
+    sys.stdout.write(f"{head.train_head(job, progress)}\n")
+    return 0
+
+
+def _progress() -> Callable[[str], None]:
+    started = time.monotonic()
+
+    def progress(line: str) -> None:
+        sys.stderr.write(f"[{time.monotonic() - started:6.0f} s] {line}\n")
+        sys.stderr.flush()
+
+    return progress
 
 
 if __name__ == "__main__":

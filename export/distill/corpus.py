@@ -30,6 +30,7 @@ __all__ = [
     "Corpus",
     "batches",
     "load_corpus",
+    "read_texts",
     "second_texts",
     "sentence_end",
     "split_sentence",
@@ -91,37 +92,50 @@ def load_corpus(
     :return: the corpus.
     :raises ExportError: a file is missing or unreadable, or nothing is left of the text.
     """
-    if not cache.exists():
-        _choose(folder, recipe, evaluation, cache, report)
     counts: dict[str, dict[str, int]] = {}
     texts: list[str] = []
     prose: list[list[int]] = []
     held_out: list[str] = []
     run: list[int] = []
     last: tuple[str, int] | None = None
-    with lzma.open(cache, "rt", encoding="utf-8", newline="\n") as lines:
-        for line in lines:
-            kind, name, number, text = line.rstrip("\n").split("\t", 3)
-            if kind == "count":
-                counts.setdefault(name, {})[text] = int(number)
-                continue
-            if kind == "held out":
-                held_out.append(text)
-                continue
-            place = (name, int(number))
-            if kind == "prose":
-                if last is None or place != (last[0], last[1] + 1):
-                    run = []
-                    prose.append(run)
-                run.append(len(texts))
-                last = place
-            texts.append(text)
+    for kind, name, number, text in read_texts(folder, recipe, evaluation, cache, report):
+        if kind == "count":
+            counts.setdefault(name, {})[text] = number
+            continue
+        if kind == "held out":
+            held_out.append(text)
+            continue
+        place = (name, number)
+        if kind == "prose":
+            if last is None or place != (last[0], last[1] + 1):
+                run = []
+                prose.append(run)
+            run.append(len(texts))
+            last = place
+        texts.append(text)
     # In the order of the files up to here, for the runs; the batches shuffle.
     encoded = [tokenizer.encode(text) for text in texts]
     offsets = np.cumsum([0, *(len(ids) for ids in encoded)], dtype=np.int64)
     ids = np.fromiter((i for text in encoded for i in text), dtype=np.uint16, count=int(offsets[-1]))
     report(f"{len(texts):,} texts, {len(ids):,} tokens")
     return Corpus(texts, ids, offsets, [run for run in prose if len(run) > 3], counts, held_out)
+
+
+def read_texts(
+    folder: Path, recipe: Recipe, evaluation: Path | None, cache: Path, report: Callable[[str], None]
+) -> Iterator[tuple[str, str, int, str]]:
+    """Read and choose the training texts; see load_corpus.
+
+    :return: "text", "prose" or "held out", file, number of the line, text; or "count", file, how many lines, and what
+        became of them.
+    :raises ExportError: a file is missing or unreadable, or nothing is left of the text.
+    """
+    if not cache.exists():
+        _choose(folder, recipe, evaluation, cache, report)
+    with lzma.open(cache, "rt", encoding="utf-8", newline="\n") as lines:
+        for line in lines:
+            kind, name, number, text = line.rstrip("\n").split("\t", 3)
+            yield kind, name, int(number), text
 
 
 def _choose(

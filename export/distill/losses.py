@@ -24,7 +24,16 @@ from torch.nn import functional
 
 from export.distill.teachers import mean
 
-__all__ = ["Target", "best_windows", "divergence", "document_losses", "mixed", "pair_losses", "text_losses"]
+__all__ = [
+    "Target",
+    "best_windows",
+    "divergence",
+    "document_losses",
+    "mixed",
+    "pair_losses",
+    "similarity_losses",
+    "text_losses",
+]
 
 PASSAGE, STRIDE = 48, 24  # tokens of a window of a document, and from one to the next
 
@@ -122,6 +131,16 @@ def pair_losses(
     asked, found = (mean(target.states, target.mask) for _, target in sides)
     own_asked, own_found = (mean(states, target.mask) for states, target in sides)
     wanted, given = asked @ found.T, own_asked @ own_found.T
+    return similarity_losses(wanted, given, temperature)
+
+
+def similarity_losses(wanted: Tensor, given: Tensor, temperature: float) -> dict[str, Tensor]:
+    """Compute the losses of queries and their passages from similarities.
+
+    :param wanted: of each query and each passage, [texts, texts]; its own are on the diagonal.
+    :param given: the student's, of the same shape.
+    :return: the losses by name, scalars.
+    """
     both = divergence(wanted, given, temperature) + divergence(wanted.T, given.T, temperature)
     own = torch.arange(len(given), device=given.device)
     contrast = functional.cross_entropy(given / temperature, own) + functional.cross_entropy(

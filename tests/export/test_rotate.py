@@ -56,10 +56,9 @@ def test_a_rotated_folder_is_not_rotated_again(tmp_path: Path) -> None:
 
 def test_components_are_a_rotation_in_the_order_of_variance() -> None:
     vectors = np.random.default_rng(1).standard_normal((50, 6)) * [1, 5, 2, 0, 3, 4] + 10
-    components, variances = rotate.principal_components(vectors)
+    components = rotate.principal_components(vectors)
     np.testing.assert_allclose(components @ components.T, np.eye(6), atol=1e-12)
-    assert (np.diff(variances) <= 0).all()
-    np.testing.assert_allclose((vectors @ components.T).var(axis=0), variances, atol=1e-9)
+    assert (np.diff((vectors @ components.T).var(axis=0)) <= 1e-9).all()
     assert np.abs(components).argmax(axis=1)[0] == 1
     assert (components[np.arange(6), np.abs(components).argmax(axis=1)] > 0).all()
 

@@ -66,8 +66,8 @@ def test_a_vector_has_the_same_bits_alone_and_in_any_batch(
 def test_threads_of_the_matrix_library_change_nothing() -> None:
     code = (
         "import hashlib, numpy as np\n"
-        "from tests.runtime.test_modules import dense, modules\n"
-        "chain = [dense(768, 512, activation='tanh'), dense(512, 256)]\n"
+        "from tests.runtime.test_modules import dense, fixed_point, modules\n"
+        "chain = [dense(768, 512, activation='tanh'), fixed_point(512, 512), dense(512, 256)]\n"
         "vectors = np.random.default_rng(3).standard_normal((33, 768))\n"
         "print(hashlib.sha256(modules.apply(chain, vectors).tobytes()).hexdigest())"
     )
@@ -103,6 +103,42 @@ def test_layer_norm_and_normalize_are_their_formulas() -> None:
     assert not unit[1].any()
 
 
+def fixed_point(size: int, out: int, seed: int = 0) -> Module:
+    """A Dense module with random int16 weights."""
+    weight = np.random.default_rng(seed).integers(-(1 << 15), 1 << 15, (out, size)) / modules.INT16_SCALE
+    return Module("dense", size, out, arrays={"weight": weight}, dtype="int16")
+
+
+@given(
+    seed=st.integers(0, 1000),
+    rows=st.integers(1, 40),
+    size=st.integers(1, 600),
+    out=st.integers(1, 300),
+    power=st.integers(-100, 100),
+)
+@settings(max_examples=60, deadline=None)
+def test_int16_weights_give_the_same_bits_alone_and_in_any_batch(
+    seed: int, rows: int, size: int, out: int, power: int
+) -> None:
+    module = fixed_point(size, out, seed)
+    vectors = np.ldexp(np.random.default_rng(seed).standard_normal((rows, size)), power)
+    together = modules.apply([module], vectors)
+    assert together.shape == (rows, out)
+    exact = vectors @ module.arrays["weight"].T
+    assert np.allclose(together, exact, rtol=0, atol=1e-7 * np.abs(vectors).max() * size)
+    for row in range(rows):
+        alone = modules.apply([module], vectors[row : row + 1].copy())
+        assert alone.tobytes() == together[row : row + 1].tobytes()
+
+
+def test_int16_weights_take_zeros_and_what_is_not_finite() -> None:
+    vectors = np.zeros((3, 8))
+    vectors[1, 2], vectors[2, 3] = np.inf, np.nan
+    found = modules.apply([fixed_point(8, 4)], vectors)
+    assert not found[0].any()
+    assert not np.isfinite(found[1:]).any()
+
+
 @pytest.mark.parametrize(
     ("activation", "at", "value"),
     [
@@ -121,7 +157,8 @@ def test_activations(activation: str, at: float, value: float) -> None:
 
 
 def test_written_and_read_again_they_are_the_same(tmp_path: Path) -> None:
-    chain = [dense(6, 4, activation="tanh", use_residual=True), layer_norm(4), Module("normalize", 4, 4)]
+    chain = [dense(6, 4, activation="tanh", use_residual=True), fixed_point(4, 4), layer_norm(4)]
+    chain.append(Module("normalize", 4, 4))
     (tmp_path / modules.MODULES_DATA).write_bytes(modules.pack(chain))
     entries = [modules.describe(module) for module in chain]
     again = modules.load_arrays(str(tmp_path), modules.parse(entries, 6, 100))
@@ -157,6 +194,9 @@ def test_a_file_of_another_size_is_refused(tmp_path: Path) -> None:
         modules.describe(dense(6, 4)) | {"bias": 1},
         modules.describe(dense(6, 4)) | {"activation": "exec"},
         modules.describe(dense(6, 4)) | {"activation": []},
+        modules.describe(dense(6, 4)) | {"dtype": "int8"},
+        modules.describe(dense(6, 4)) | {"dtype": None},
+        modules.describe(dense(6, 4)) | {"dtype": "int16"},
     ],
 )
 def test_other_entries_are_refused(entry: object) -> None:
