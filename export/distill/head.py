@@ -1,7 +1,7 @@
 """A linear head for the vectors of a model folder, trained with the encoder as it is.
 
 The encoder's vectors of some texts are computed once, and a square matrix is trained that turns them. It starts as a
-rotation to their principal components in which those of large variance count a little less ("soft whitening"). Then
+rotation to their principal components in which those of large variance count a little less (partial whitening). Then
 pairs of a first sentence and what follows it have two losses, as in ``losses.py``:
 
 pair       a sentence is as similar to what follows each sentence of the batch as the encoder's own vectors are: the
@@ -41,8 +41,11 @@ PREFIXES = {1: 1.0, 2: 1.0, 4: 1.0, 8: 0.5}  # the first D / n numbers -> weight
 PAIRS = 8192
 FIRST_CHARACTERS = range(30, 201)  # of the first sentence of a pair
 LEAST_CHARACTERS, REST_CHARACTERS = 100, 500  # of what follows it: at least, and at most
+SAMPLE, SHORT = 2048, 8192  # pairs and short texts that the principal components are computed from
+SHORT_CHARACTERS = 200  # of a short text, at most
 WHITENING = 0.2
-STEPS, WARMUP_STEPS, BATCH, LEARNING_RATE = 100, 20, 512, 3e-4
+WEIGHTS = {"pair": 1.0, "contrast": 0.3}  # of the losses
+STEPS, WARMUP_STEPS, BATCH, LEARNING_RATE = 100, 20, 512, 2e-4
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,8 @@ def train_head(job: HeadJob, report: Callable[[str], None]) -> Path:
     recipe = load_recipe(job.recipe)
     job.output.mkdir(parents=True, exist_ok=True)
     rows = list(read_texts(job.corpus, recipe, job.evaluation, job.output / "texts.xz", report))
-    pairs = _pairs([text for kind, _, _, text in rows if kind in ("text", "prose")], recipe.seed)
+    texts = [text for kind, _, _, text in rows if kind in ("text", "prose")]
+    pairs = _pairs(texts, recipe.seed)
     if len(pairs) < 2:
         raise ExportError(f"{job.corpus}: the sources of {job.recipe} have no texts of several sentences")
     with Embedder(job.model, threads=job.threads) as embedder:
@@ -77,18 +81,19 @@ def train_head(job: HeadJob, report: Callable[[str], None]) -> Path:
             raise ExportError(f"{job.model} has a head or rotation already: name the folder that has none")
         torch.set_num_threads(embedder.threads)
 
-        def encode(texts: Sequence[str]) -> Tensor:
-            vectors = embedder.encode(texts, max_length=recipe.longest_tokens, normalize=True)
+        def encode(chosen: Sequence[str]) -> Tensor:
+            vectors = embedder.encode(chosen, max_length=recipe.longest_tokens, normalize=True)
             return torch.from_numpy(vectors)
 
         first, rest = (encode(side) for side in zip(*pairs, strict=True))
+        spread = torch.cat([first[:SAMPLE], rest[:SAMPLE], encode(_short(texts, recipe.seed))])
         report(f"vectors of {len(pairs):,} pairs by {embedder.manifest.name}")
         passages = _pairs([text for kind, _, _, text in rows if kind == "held out"], recipe.seed)
         scores = _scores(encode, job.dev, passages)
-    start = whitening(torch.cat([first, rest]), WHITENING)
+    start = whitening(spread, WHITENING)
     matrix = train(first, rest, start, recipe)
-    rotation = whitening(torch.cat([first, rest]), 0.0)
-    for name, tried in (("rotation", rotation), ("soft whitening", start), ("trained", matrix)):
+    rotation = whitening(spread, 0.0)
+    for name, tried in (("rotation", rotation), ("partial whitening", start), ("trained", matrix)):
         report(f"{name}: {scores(tried)}")
     with replacing(job.output / "head.npy") as partial, open(partial, "wb") as file:
         np.save(file, (matrix.numpy() * INT16_SCALE).astype(np.int16))
@@ -104,6 +109,13 @@ def _pairs(texts: Sequence[str], seed: int) -> list[tuple[str, str]]:
         if end in FIRST_CHARACTERS and len(following) >= LEAST_CHARACTERS and len(pairs) < PAIRS:
             pairs.append((texts[number][:end], following))
     return pairs
+
+
+def _short(texts: list[str], seed: int) -> list[str]:
+    short = [text for text in texts if len(text) <= SHORT_CHARACTERS]
+    return [
+        short[number] for number in np.random.default_rng([seed, 4]).permutation(len(short))[:SHORT].tolist()
+    ]
 
 
 def whitening(vectors: Tensor, power: float) -> Tensor:
@@ -140,7 +152,8 @@ def train(first: Tensor, rest: Tensor, start: Tensor, recipe: Recipe) -> Tensor:
         loss = torch.zeros(())
         for part, weight in PREFIXES.items():
             given = _turned(first[rows], matrix, part) @ _turned(rest[rows], matrix, part).T
-            loss = loss + weight * sum(similarity_losses(wanted, given, recipe.temperature).values())
+            for name, part_loss in similarity_losses(wanted, given, recipe.temperature).items():
+                loss = loss + weight * WEIGHTS[name] * part_loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
