@@ -20,8 +20,8 @@ from export.errors import ExportError
 from export.graph.encoder import Encoder
 from export.job import ExportSettings
 from export.verify import Figures, Progress
-from runtime.manifest import MANIFEST, MODEL, MODEL_DATA, SCHEMA_VERSION
-from runtime.modules import load_arrays
+from runtime.manifest import MANIFEST, MAX_DIMENSION, MODEL, MODEL_DATA, SCHEMA_VERSION
+from runtime.modules import load_arrays, parse
 from runtime.resources import default_threads
 from runtime.tokenization.loading import load_tokenizer
 
@@ -72,7 +72,8 @@ def remake(settings: ExportSettings, corpus: Sequence[str], progress: Progress) 
         stream = [token for text in tokens[::-1] for token in text]
         longest = max(map(len, tokens))
         figures = verify.verify_fp32(model, fp32, stream, longest=longest, threads=threads, progress=progress)
-        modules = load_arrays(str(source), document["modules"]) if document["modules"] else []
+        pooled = len(document["pooling"]["modes"]) * document["hidden_size"]
+        modules = load_arrays(str(source), parse(document["modules"], pooled, MAX_DIMENSION))
         with verify.pooled_as(document["pooling"]["modes"], modules):
             before, after = (
                 verify.encode(verify.open_session(path, threads), tokens, limit, what, progress)

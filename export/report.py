@@ -72,13 +72,13 @@ def lines(manifest: Mapping[str, Any], speeds: Mapping[str, Any] | None = None) 
         report.append(
             f"{'':<24}{speed['tokens_per_second']:,} tokens a second, {speed['times_fp32_speed']} times fp32's speed"
         )
-    for name in ("rotation", "head"):
-        if turned := figures.get(name):
-            kept = ", ".join(f"{n}: {share:.1%}" for n, share in turned["variance"].items())
-            report += [
-                f"{name:<24}variance of {turned['texts']:,} texts by dimensions kept: {kept}",
-                f"{'':<24}largest change of a cosine: {turned['largest_change_of_a_cosine']:.0e}",
-            ]
+    for name in sorted({"rotation", "head"} & figures.keys()):
+        turned = figures[name]
+        kept = ", ".join(f"{n}: {share:.1%}" for n, share in turned["variance"].items())
+        report += [
+            f"{name:<24}variance of {turned['texts']:,} texts by dimensions kept: {kept}",
+            f"{'':<24}largest change of a cosine: {turned['largest_change_of_a_cosine']:.0e}",
+        ]
     if scores := figures.get("rerank"):
         worst = max(scores["fp32"].values())
         report.append(
