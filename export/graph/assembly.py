@@ -16,8 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import onnx
 
+from export.graph.attention import DenseAttention
 from export.graph.blocks import blockwise_layers
-from export.graph.builder import FLOAT, INT32, INT64, Builder, value
+from export.graph.builder import FLOAT, INT64, Builder, value
 from export.graph.encoder import Encoder
 from export.graph.layer import dense_layer
 from export.graph.positions import Alibi
@@ -31,7 +32,7 @@ from export.graph.weights import (
     quantized,
     store,
 )
-from export.graph.windows import grid
+from export.graph.windows import EPSILON, INT8_EPSILON, grid
 
 __all__ = ["EMBEDDINGS", "MAX_DENSE_TOKENS", "build", "build_selectable", "linear_names", "max_dense_tokens"]
 
@@ -177,10 +178,9 @@ def _dense(
     batch, tokens_of_each = g("Split", shape, num_outputs=2, outputs=2)
     tokens = Tokens.counted(g, batch, tokens_of_each)
     x = _embed(g, encoder, "input_ids", int8_table, tokens)
-    mask = g("Cast", "attention_mask", to=INT32)
-    bias = encoder.positions.dense(g, g("Gather", shape, np.int64(1)))
+    attention = DenseAttention.of_batch(g, encoder.shape, encoder.positions, g("Gather", shape, np.int64(1)))
     for weights in layers():
-        x = dense_layer(g, x, weights, encoder.shape, mask, bias, tokens)
+        x = dense_layer(g, x, weights, encoder.shape, attention, tokens)
     return _final_norm(g, encoder, x)
 
 
@@ -188,7 +188,9 @@ def _blockwise(g: Builder, encoder: Encoder, layers: Sequence[Arrays], int8_tabl
     ids = g("Squeeze", "input_ids", np.array([0]))
     length = g("Size", ids)
     positions = encoder.positions
-    blocks = grid(g, length, positions.slopes if isinstance(positions, Alibi) else None)
+    slopes = positions.slopes if isinstance(positions, Alibi) else None
+    fp32 = any(part.endswith(".fp32") for layer in layers for part in layer)
+    blocks = grid(g, length, slopes, EPSILON if fp32 else INT8_EPSILON)
     padding = g("Concat", np.array([0]), g("Unsqueeze", g("Sub", blocks.rows, length), np.array([0])), axis=0)
     tokens = Tokens.counted(g, None, g("Unsqueeze", blocks.rows, np.array([0])))
     x = _embed(g, encoder, g("Pad", ids, padding), int8_table, tokens)

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from export.graph.builder import BOOL, FLOAT, INT64, Builder, value
+from export.graph.builder import FLOAT, INT64, Builder, Loop, value
 from export.graph.layer import attention_end, attention_input, feed_forward, key, query
 from export.graph.linear import Rows, linear
 from export.graph.positions import Alibi, HeadBias, RelativeBias
 from export.graph.tokens import Tokens
 from export.graph.weights import Arrays, Shape, Stacked
-from export.graph.windows import BLOCK, Grid, key_norms, window
+from export.graph.windows import BLOCK, FLOOR, Grid, key_norms, window
 
 __all__ = ["blockwise_layers"]
 
@@ -42,7 +42,7 @@ def blockwise_layers(
     :param tokens: of all rows.
     :return: name of float32 [rows, hidden]; rows of padding have no meaning.
     """
-    loop = _Loop(g, "layer")
+    loop = Loop(g, "layer")
     carried = loop.body.fresh("hidden")
     weights = Stacked(loop.body, loop.index, layers)
     y = _layer(loop.body, carried, weights, shape, positions, grid, tokens)
@@ -62,7 +62,11 @@ def _layer(
     rows = attention_input(x, g, weights, shape, tokens)
     k = _by_head(g, key(g, rows, weights, shape, tokens), shape)
     v = _by_head(g, linear(g, rows, weights, "attention.self.value"), shape)
-    norms = key_norms(g, k) if isinstance(positions, Alibi) else ""
+    norms = ""
+    if isinstance(positions, Alibi):
+        # What all keys share changes no weight of a softmax, and without it their norms bound its weights closer.
+        k = g("Sub", k, g("ReduceMean", k, np.array([1]), keepdims=1))
+        norms = key_norms(g, k)
 
     # A Scan, not a Loop: it writes each turn's rows where they belong, and a Loop keeps them all and copies them then.
     body = Builder(g)
@@ -125,21 +129,21 @@ def _attention(
     corner = g("Concat", heads, keys[0], axis=1)  # [heads, 2]: where in [heads, rows, width] the window is
     opposite = g("Concat", heads + 1, keys[1], axis=1)
 
-    loop = _Loop(g, "head")
+    loop = Loop(g, "head")
     body = loop.body
+    q = g("Unsqueeze", q, np.array([1]))
 
     def of_head(name: str) -> str:
         result: str = body("Gather", name, loop.index)
         return result
 
     begin, stop = of_head(corner), of_head(opposite)
-    k_window, v_window = (
-        body("Squeeze", body.slice(name, begin, stop, [0, 1]), np.array([0])) for name in (k, v)
-    )
-    added, factor = bias(body, of_head, begin, stop)
-    scores = body("Gemm", of_head(q), k_window, added, transB=1, beta=factor)
+    k_window, v_window = (body.slice(name, begin, stop, [0, 1]) for name in (k, v))  # [1, keys, width]
+    scores = bias(body, body("FusedMatMul", of_head(q), k_window, transB=1), of_head, begin, stop)
     attended = _weighted(body, scores, v_window)
-    return loop.close(g.constant(np.int64(shape.heads)), attended, [BLOCK, shape.width])
+    stacked = loop.close(g.constant(np.int64(shape.heads)), attended, [1, BLOCK, shape.width])
+    result: str = g("Squeeze", stacked, np.array([1]))
+    return result
 
 
 def _weighted(g: Builder, scores: str, v: str) -> str:
@@ -149,41 +153,12 @@ def _weighted(g: Builder, scores: str, v: str) -> str:
     dividing afterwards is by width, not by keys.
 
     :param g: where to write.
-    :param scores: float32 [rows, keys].
-    :param v: float32 [keys, width].
-    :return: name of float32 [rows, width].
+    :param scores: float32 [1, rows, keys].
+    :param v: float32 [1, keys, width].
+    :return: name of float32 [1, rows, width].
     """
-    largest = g("ReduceMax", scores, np.array([1]), keepdims=1)
-    shares = g("Exp", g("Sub", scores, largest))
-    result: str = g("Div", g("MatMul", shares, v), g("ReduceSum", shares, np.array([1]), keepdims=1))
+    keys = np.array([2])
+    relative = g("Sub", scores, g("ReduceMax", scores, keys, keepdims=1))
+    shares = g("Exp", g("Clip", relative, FLOOR))
+    result: str = g("Div", g("MatMul", shares, v), g("ReduceSum", shares, keys, keepdims=1))
     return result
-
-
-class _Loop:
-    """A Loop that runs a given number of times, with the builder of its body."""
-
-    def __init__(self, g: Builder, name: str) -> None:
-        self._g, self._name = g, name
-        self.body = Builder(g)
-        self.index = self.body.fresh(name)  # int64 scalar
-        self._running = self.body.fresh("running")
-
-    def close(
-        self, trips: str, output: str, shape: list[str | int | None], carried: tuple[str, str] | None = None
-    ) -> str:
-        """Write the Loop.
-
-        :param trips: int64 scalar, how many times.
-        :param output: float32 of a shape known only to be `shape`, made by the body.
-        :param shape: of the output.
-        :param carried: the first value and the body's input, when the output is what the next turn starts from.
-        :return: name of the last turn's output if carried, else of all turns' outputs stacked.
-        """
-        running = self.body("Identity", self._running)
-        inputs = [value(self.index, INT64, []), value(self._running, BOOL, [])]
-        if carried:
-            inputs.append(value(carried[1], FLOAT, shape))
-        outputs = [value(running, BOOL, []), value(output, FLOAT, shape)]
-        graph = self.body.graph(self._name + "s", inputs, outputs)
-        result: str = self._g("Loop", trips, "", *([carried[0]] if carried else []), body=graph)
-        return result

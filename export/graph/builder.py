@@ -15,11 +15,11 @@ import onnx
 from numpy.typing import ArrayLike, NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["BFLOAT16", "BOOL", "FLOAT", "INT32", "INT64", "OPSET", "UINT8", "Builder", "value"]
+__all__ = ["BFLOAT16", "BOOL", "FLOAT", "INT32", "INT64", "OPSET", "UINT8", "Builder", "Loop", "value"]
 
 OPSET = 21  # blocked QuantizeLinear; onnxruntime 1.23 to the newest know it
 IR_VERSION = 10
-CONTRIB = {"MultiHeadAttention", "MatMulIntegerToFloat"}  # operators of the domain com.microsoft
+CONTRIB = {"FusedMatMul", "MatMulIntegerToFloat", "MultiHeadAttention"}  # operators of the domain com.microsoft
 FLOAT, BFLOAT16 = TensorProto.FLOAT, TensorProto.BFLOAT16
 INT32, INT64, BOOL, UINT8 = TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL, TensorProto.UINT8
 
@@ -135,6 +135,41 @@ class Builder:
         return helper.make_model(
             graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="jinabert-runtime"
         )
+
+
+class Loop:
+    """A Loop that runs a given number of times, with the builder of its body."""
+
+    def __init__(self, g: Builder, name: str) -> None:
+        """Begin the body.
+
+        :param g: where the Loop is to be written.
+        :param name: of what a turn is about.
+        """
+        self._g, self._name = g, name
+        self.body = Builder(g)
+        self.index = self.body.fresh(name)  # int64 scalar
+        self._running = self.body.fresh("running")
+
+    def close(
+        self, trips: str, output: str, shape: list[str | int | None], carried: tuple[str, str] | None = None
+    ) -> str:
+        """Write the Loop.
+
+        :param trips: int64 scalar, how many times.
+        :param output: float32 of a shape known only to be `shape`, made by the body.
+        :param shape: of the output.
+        :param carried: the first value and the body's input, when the output is what the next turn starts from.
+        :return: name of the last turn's output if carried, else of all turns' outputs stacked.
+        """
+        running = self.body("Identity", self._running)
+        inputs = [value(self.index, INT64, []), value(self._running, BOOL, [])]
+        if carried:
+            inputs.append(value(carried[1], FLOAT, shape))
+        outputs = [value(running, BOOL, []), value(output, FLOAT, shape)]
+        graph = self.body.graph(self._name + "s", inputs, outputs)
+        result: str = self._g("Loop", trips, "", *([carried[0]] if carried else []), body=graph)
+        return result
 
 
 def _inputs(nodes: Iterable[onnx.NodeProto]) -> set[str]:

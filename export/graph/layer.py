@@ -1,11 +1,11 @@
 """One encoder layer with dense attention: what batches, and texts up to ``max_dense_tokens`` tokens, run through.
 
-MultiHeadAttention computes softmax(q·kᵀ + bias + mask)·v in one node, and its result for a text does not depend on
-its batch mates or on padding at its right. Products apart for q, k, v and for gate, up, because Split copies.
+Products apart for q, k, v and for gate, up, because Split copies.
 """
 
 from __future__ import annotations
 
+from export.graph.attention import DenseAttention
 from export.graph.builder import Builder
 from export.graph.linear import Rows, linear, unscaled_linear
 from export.graph.tokens import Tokens, normalize, rms_normalize
@@ -15,7 +15,7 @@ __all__ = ["attention_end", "attention_input", "dense_layer", "feed_forward", "k
 
 
 def dense_layer(
-    g: Builder, x: str, weights: Weights, shape: Shape, mask: str, bias: str, tokens: Tokens
+    g: Builder, x: str, weights: Weights, shape: Shape, attention: DenseAttention, tokens: Tokens
 ) -> str:
     """Emit the layer.
 
@@ -23,24 +23,16 @@ def dense_layer(
     :param x: float32 [batch, length, hidden].
     :param weights: of the layer.
     :param shape: of the model.
-    :param mask: int32 [batch, length], 1 for a real token.
-    :param bias: of positions, float32 [1, heads, length, length].
+    :param attention: of the batch.
     :param tokens: of the batch.
     :return: name of float32 [batch, length, hidden].
     """
     rows = attention_input(x, g, weights, shape, tokens)
-    context = g(
-        "MultiHeadAttention",
+    context = attention(
+        g,
         query(g, rows, weights, shape, tokens),
         key(g, rows, weights, shape, tokens),
         linear(g, rows, weights, "attention.self.value"),
-        "",
-        mask,
-        bias,
-        num_heads=shape.heads,
-        scale=1.0,  # 1 / sqrt(width) is in the query's weights
-        # Far below any score with its bias, so that padding weighs exactly 0; and finite.
-        mask_filter_value=-1e30,
     )
     h = attention_end(g, context, x, weights, shape, tokens)
     return feed_forward(g, h, weights, shape, tokens)

@@ -17,9 +17,9 @@ from export.graph.windows import BLOCK, Grid
 
 __all__ = ["Alibi", "HeadBias", "RelativeBias"]
 
-# In the loop over the heads: its builder, "take this head's part of", first and end of the window of keys. Gives the
-# bias, float32 [BLOCK, keys], and the factor that it is to be multiplied by before it is added to the scores.
-HeadBias = Callable[[Builder, Callable[[str], str], str, str], tuple[str, float]]
+# In the loop over the heads: its builder, scores of the block's queries with a window of keys, float32 [1, BLOCK, keys],
+# "take this head's part of", first and end of the window. Gives the scores with their bias.
+HeadBias = Callable[[Builder, str, Callable[[str], str], str, str], str]
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,17 @@ class Alibi:
 
     slopes: NDArray[np.float32]  # [heads], positive
 
+    def distance(self, g: Builder, length: str) -> str:
+        """Emit the distance of all pairs of tokens.
+
+        :param g: where to write.
+        :param length: int64 scalar.
+        :return: name of float32 [length, length].
+        """
+        position = g("Range", np.float32(0), g("Cast", length, to=FLOAT), np.float32(1))
+        result: str = g("Abs", g("Sub", position, g("Unsqueeze", position, np.array([1]))))
+        return result
+
     def dense(self, g: Builder, length: str) -> str:
         """Emit the bias of all pairs of tokens.
 
@@ -35,9 +46,29 @@ class Alibi:
         :param length: int64 scalar.
         :return: name of float32 [1, heads, length, length].
         """
-        position = g("Range", np.float32(0), g("Cast", length, to=FLOAT), np.float32(1))
-        distance = g("Abs", g("Sub", position, g("Unsqueeze", position, np.array([1]))))
-        result: str = g("Mul", distance, -self.slopes[None, :, None, None])
+        result: str = g("Mul", self.distance(g, length), -self.slopes[None, :, None, None])
+        return result
+
+    def masked(self, g: Builder, length: str, away: str) -> str:
+        """Emit what the bias of a head is made of where a batch is padded.
+
+        :param g: where to write.
+        :param length: int64 scalar.
+        :param away: float32 [batch, length], 0 for a real token, very large for padding.
+        :return: name of a float32 value, for :meth:`of_head`.
+        """
+        result: str = g("Add", self.distance(g, length), g("Unsqueeze", away, np.array([1])))
+        return result
+
+    def of_head(self, g: Builder, masked: str, head: str) -> str:
+        """Emit the bias of a head.
+
+        :param g: where to write.
+        :param masked: of :meth:`masked`.
+        :param head: int64 scalar.
+        :return: name of float32 [batch, length, length].
+        """
+        result: str = g("Mul", masked, g("Gather", -self.slopes, head))
         return result
 
     def block_bias(self, g: Builder, grid: Grid, first: str) -> HeadBias:
@@ -55,8 +86,12 @@ class Alibi:
         )  # [heads, BLOCK, 1]
         column = g("Mul", slopes, g("Sub", grid.positions, g("Cast", first, to=FLOAT)))  # [heads, rows]
 
-        def of_head(body: Builder, take: Callable[[str], str], begin: str, stop: str) -> tuple[str, float]:
-            return body("Abs", body("Sub", take(row), body.slice(column, begin, stop, [0, 1]))), -1.0
+        def of_head(
+            body: Builder, scores: str, take: Callable[[str], str], begin: str, stop: str
+        ) -> str:
+            distance = body("Abs", body("Sub", take(row), body.slice(column, begin, stop, [0, 1])))
+            result: str = body("Sub", scores, distance)
+            return result
 
         return of_head
 
@@ -83,6 +118,16 @@ class RelativeBias:
         result: str = g("Unsqueeze", g("Transpose", pairs, perm=[2, 0, 1]), np.array([0]))
         return result
 
+    def masked(self, g: Builder, length: str, away: str) -> str:
+        """Emit the bias of all heads; parameters and result as those of :meth:`Alibi.masked`."""
+        result: str = g("Sub", self.dense(g, length), g("Unsqueeze", away, np.array([1, 2])))
+        return result
+
+    def of_head(self, g: Builder, masked: str, head: str) -> str:
+        """Emit the bias of a head; parameters and result as those of :meth:`Alibi.of_head`."""
+        result: str = g("Gather", masked, head, axis=1)
+        return result
+
     def block_bias(self, g: Builder, grid: Grid, first: str) -> HeadBias:
         """Emit what all heads of a block share; parameters and result as those of :meth:`Alibi.block_bias`.
 
@@ -100,7 +145,10 @@ class RelativeBias:
         cut = g("Max", g("Neg", before), zero), g("Add", width, g("Min", after, zero))
         pads = g("Concat", zero, g("Max", before, zero), zero, g("Max", after, zero), axis=0)
 
-        def of_head(body: Builder, take: Callable[[str], str], begin: str, stop: str) -> tuple[str, float]:
-            return body("Pad", body.slice(take(band), *cut, [1]), pads, mode="edge"), 1.0
+        def of_head(
+            body: Builder, scores: str, take: Callable[[str], str], begin: str, stop: str
+        ) -> str:
+            result: str = body("Add", scores, body("Pad", body.slice(take(band), *cut, [1]), pads, mode="edge"))
+            return result
 
         return of_head

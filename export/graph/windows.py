@@ -24,11 +24,13 @@ from numpy.typing import NDArray
 
 from export.graph.builder import FLOAT, Builder
 
-__all__ = ["BLOCK", "EPSILON", "GROUP", "Grid", "grid", "key_norms", "window"]
+__all__ = ["BLOCK", "EPSILON", "FLOOR", "GROUP", "INT8_EPSILON", "Grid", "grid", "key_norms", "window"]
 
 BLOCK = 128  # rows of a block: scores of 128 x 8192 are 4 MB; 64 and 256 were slower or larger
 GROUP = 32  # rows and keys that bound a row's denominator from below
-EPSILON = 2.0**-24
+FLOOR = np.float32(-64)  # of exponents: 2e-28, and divided by the sum over any number of keys still no subnormal
+EPSILON = 2.0**-24  # of a row's weight that may be left out: half a unit in the last place
+INT8_EPSILON = 2.0**-16  # where linear layers in int8 follow, which round to 2^-8
 FAR = np.float32(1e30)  # beyond any score, and finite
 
 
@@ -41,15 +43,19 @@ class Grid:
     slopes: NDArray[np.float32] | None  # of ALiBi, [heads]
     rows: str  # int64 scalar: blocks·BLOCK
     positions: str  # float32 [rows]
+    epsilon: float  # of a row's weight that may be left out
     block_penalty: str  # with slopes: float32 [heads, 2·blocks], m·dist between blocks, itself at `blocks`
 
 
-def grid(g: Builder, length: str, slopes: NDArray[np.float32] | None) -> Grid:
+def grid(
+    g: Builder, length: str, slopes: NDArray[np.float32] | None, epsilon: float = EPSILON
+) -> Grid:
     """Emit the block grid of a text.
 
     :param g: where to write.
     :param length: int64 scalar, its tokens.
     :param slopes: ALiBi slopes, float32 [heads]; None: positions are another matter, and every key is needed.
+    :param epsilon: how much of a row's weight may be left out.
     :return: the grid.
     """
     blocks = g("Div", g("Add", length, np.int64(BLOCK - 1)), np.int64(BLOCK))
@@ -57,12 +63,12 @@ def grid(g: Builder, length: str, slopes: NDArray[np.float32] | None) -> Grid:
 
     positions = g("Cast", g("Range", np.int64(0), rows, np.int64(1)), to=FLOAT)
     if slopes is None:
-        return Grid(length, blocks, None, rows, positions, "")
+        return Grid(length, blocks, None, rows, positions, epsilon, "")
     # Blocks n apart are (n - 1)·BLOCK + 1 tokens apart at least, a block is 0 apart from itself.
     around = g("Cast", g("Range", g("Neg", blocks), blocks, np.int64(1)), to=FLOAT)
     apart = g("Sub", g("Mul", g("Abs", around), np.float32(BLOCK)), np.float32(BLOCK - 1))
     penalty = g("Mul", slopes[:, None], g("Max", apart, np.float32(0)))
-    return Grid(length, blocks, slopes, rows, positions, penalty)
+    return Grid(length, blocks, slopes, rows, positions, epsilon, penalty)
 
 
 def key_norms(g: Builder, k: str) -> str:
@@ -108,9 +114,10 @@ def window(g: Builder, grid: Grid, block: str, q: str, k: str, norms: str) -> tu
 
     at = g("Unsqueeze", g("Sub", grid.blocks, block), np.array([0]))
     until = g("Unsqueeze", g("Sub", g("Mul", grid.blocks, np.int64(2)), block), np.array([0]))
-    mass = g("Exp", g("Sub", bound, g.slice(grid.block_penalty, at, until, [1])))
+    apart = g.slice(grid.block_penalty, at, until, [1])
+    mass = g("Exp", g("Clip", g("Sub", bound, apart), FLOOR))  # exp(FLOOR) is still nothing beside EPSILON
     keys = np.minimum(BLOCK, 1 / (1 - np.exp(-grid.slopes.astype(np.float64))))
-    limit = (EPSILON / 2 / keys).astype(np.float32)[:, None]
+    limit = (grid.epsilon / 2 / keys).astype(np.float32)[:, None]
 
     def outermost(last: int) -> str:
         cumulated = g("CumSum", mass, np.int64(1), reverse=last)
