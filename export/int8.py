@@ -74,7 +74,7 @@ def prove_int8(
     :return: what was found.
     :raises ExportError: a vector depends on its batch, or a value is not finite.
     """
-    dense = graph.max_dense_tokens(encoder.shape.heads)
+    dense = graph.MAX_DENSE_TOKENS
     exact = _exact(reference, tokens, dense, threads, progress, stages)
     for turn in count(1):
         folder.save_model(graph.build(made.encoder, forms=made.forms), output)
@@ -162,7 +162,7 @@ def compare_optimum(
     theirs = unfinished.file("optimum.onnx", make)
     short = [index for index, text in enumerate(tokens) if len(text) <= BASELINE_TOKENS]
     texts = [tokens[index] for index in short]
-    dense = graph.max_dense_tokens(model.config.num_attention_heads)
+    dense = graph.MAX_DENSE_TOKENS
     sessions = {
         "ours": (verify.open_session(ours / MODEL, threads), dense),
         "optimum": (verify.open_session(theirs, threads), None),

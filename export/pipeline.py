@@ -135,7 +135,7 @@ def _export(job: Job, sources: dict[str, str]) -> Exported:
     with nullcontext() if model.head else verify.pooled_as(stated.pooling, stated.modules):
         verification |= _make_baseline(job) if baseline_wanted else _make_ours(job)
     figures, speeds = split_speeds(verification)
-    dense = None if baseline_wanted else graph.max_dense_tokens(model.config.num_attention_heads)
+    dense = None if baseline_wanted else graph.MAX_DENSE_TOKENS
     if packed := pack(stated.modules):
         (job.final / MODULES_DATA).write_bytes(packed)
     manifest = describe_model(job, sources, figures, dense)
@@ -261,7 +261,7 @@ def _for_ranking(job: Job, fp32: Path, tokens: Sequence[Sequence[int]], longest:
         fp32,
         job.final / MODEL if job.settings.precision == "int8" else None,
         longest=longest,
-        max_dense_tokens=graph.max_dense_tokens(model.config.num_attention_heads),
+        max_dense_tokens=graph.MAX_DENSE_TOKENS,
         threads=job.threads,
         progress=job.progress,
     )

@@ -61,7 +61,7 @@ def remake(settings: ExportSettings, corpus: Sequence[str], progress: Progress) 
     encoder = _with_int8(model.export_weights(), source)
     tokenizer = load_tokenizer(str(source), document["tokenizer"], document["vocabulary"])
     tokens = [tokenizer.truncate(tokenizer.encode(text), document["max_tokens"]) for text in corpus]
-    dense = graph.max_dense_tokens(encoder.shape.heads)
+    dense = graph.MAX_DENSE_TOKENS
     with tempfile.TemporaryDirectory(prefix="jinabert-remake-") as name:
         work = Path(name)
         progress("building the graph")

@@ -51,7 +51,7 @@ def make_folder(checkpoint: Path, output: Path, precision: str, forms: tuple[str
             **description.shape(model, vocabulary, stated),
             "precision": precision,
             "scheme": "per-token" if precision == "int8" else None,
-            "max_dense_tokens": graph.max_dense_tokens(model.config.num_attention_heads),
+            "max_dense_tokens": graph.MAX_DENSE_TOKENS,
             "made_with": {},
             "verification": {},
         }

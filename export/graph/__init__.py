@@ -2,8 +2,8 @@
 
 Read in this order: ``encoder`` (what a graph is built from), ``builder`` (how nodes are written), ``weights`` (where a
 layer finds its weights; their int8), ``tokens`` (what each token needs; its normalisation), ``linear`` (a linear
-layer, fp32 or int8), ``layer`` (an encoder layer, all rows at once), ``windows`` and ``blocks`` (the layers in blocks
-of rows, for long texts), ``assembly`` (the whole graph).
+layer, fp32 or int8), ``attention`` and ``layer`` (an encoder layer, all rows at once), ``windows`` and ``blocks`` (the
+layers in blocks of rows, for long texts), ``assembly`` (the whole graph).
 """
 
 from export.graph.assembly import (
@@ -12,7 +12,6 @@ from export.graph.assembly import (
     build,
     build_selectable,
     linear_names,
-    max_dense_tokens,
 )
 
 __all__ = [
@@ -21,5 +20,4 @@ __all__ = [
     "build",
     "build_selectable",
     "linear_names",
-    "max_dense_tokens",
 ]

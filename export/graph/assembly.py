@@ -2,7 +2,7 @@
 
 The layers are written out twice, in the two branches of one If:
 
-* batches, and texts of up to ``max_dense_tokens`` tokens: ``layer.dense_layer``;
+* batches, and texts of up to MAX_DENSE_TOKENS tokens: ``layer.dense_layer``;
 * one text of more than that, without padding: ``blocks.blockwise_layers``.
 
 The branch depends on nothing but a text's own length as long as such texts run alone, as the runtime runs them.
@@ -10,7 +10,6 @@ The branch depends on nothing but a text's own length as long as such texts run 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -34,22 +33,10 @@ from export.graph.weights import (
 )
 from export.graph.windows import EPSILON, INT8_EPSILON, grid
 
-__all__ = ["EMBEDDINGS", "MAX_DENSE_TOKENS", "build", "build_selectable", "linear_names", "max_dense_tokens"]
+__all__ = ["EMBEDDINGS", "MAX_DENSE_TOKENS", "build", "build_selectable", "linear_names"]
 
-MAX_DENSE_TOKENS = 1024  # about where blocks begin to be faster than one piece
-DENSE_HEADS = 8  # that MAX_DENSE_TOKENS is right for
+MAX_DENSE_TOKENS = 1024  # where blocks begin to be faster, with 8 heads and with 16
 EMBEDDINGS = "embeddings.word_embeddings"  # the embedding table's name among the linear layers
-
-
-def max_dense_tokens(heads: int) -> int:
-    """Up to how many tokens a text runs in one piece.
-
-    :param heads: of the model.
-    :return: MAX_DENSE_TOKENS with up to 8 heads; with more heads so many fewer that the scores, heads x tokens²,
-        take the same memory.
-    """
-    most = math.isqrt(MAX_DENSE_TOKENS**2 * DENSE_HEADS // max(DENSE_HEADS, heads))
-    return most - most % 64
 
 
 def linear_names(encoder: Encoder) -> list[str]:
@@ -96,7 +83,7 @@ def build(
     block_output = _blockwise(blocks, encoder, layers, int8_table)
     g(
         "If",
-        _is_blockwise(g, sizes, max_dense_tokens(encoder.shape.heads)),
+        _is_blockwise(g, sizes, MAX_DENSE_TOKENS),
         then_branch=blocks.graph("blockwise", [], [value(block_output, FLOAT, axes)]),
         else_branch=dense.graph("dense", [], [value(dense_output, FLOAT, axes)]),
     )
@@ -205,7 +192,7 @@ def _is_blockwise(g: Builder, shape: str, limit: int) -> str:
 
     :param g: where to write.
     :param shape: int64 [2], batch and length.
-    :param limit: ``max_dense_tokens``.
+    :param limit: MAX_DENSE_TOKENS.
     :return: name of a bool scalar.
     """
     unpadded = g("ReduceMin", g("Reshape", "attention_mask", np.array([-1])), keepdims=1)

@@ -1,4 +1,4 @@
-"""The encoder in blocks of rows: what a text of more than ``max_dense_tokens`` tokens runs through, alone.
+"""The encoder in blocks of rows: what a text of more than MAX_DENSE_TOKENS tokens runs through, alone.
 
 A Loop over the layers. In a layer, keys and values are made for all rows; then a Scan takes BLOCK rows at a time
 through everything else: queries, their window of keys, attention head by head in another Loop, output, feed-forward.

@@ -19,7 +19,7 @@ __all__ = ["BFLOAT16", "BOOL", "FLOAT", "INT32", "INT64", "OPSET", "UINT8", "Bui
 
 OPSET = 21  # blocked QuantizeLinear; onnxruntime 1.23 to the newest know it
 IR_VERSION = 10
-CONTRIB = {"FusedMatMul", "MatMulIntegerToFloat", "MultiHeadAttention"}  # operators of the domain com.microsoft
+CONTRIB = {"FusedMatMul", "MatMulIntegerToFloat", "MultiHeadAttention"}  # of the domain com.microsoft
 FLOAT, BFLOAT16 = TensorProto.FLOAT, TensorProto.BFLOAT16
 INT32, INT64, BOOL, UINT8 = TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL, TensorProto.UINT8
 

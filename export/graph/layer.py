@@ -1,4 +1,4 @@
-"""One encoder layer with dense attention: what batches, and texts up to ``max_dense_tokens`` tokens, run through.
+"""One encoder layer with dense attention: what batches, and texts up to MAX_DENSE_TOKENS tokens, run through.
 
 Products apart for q, k, v and for gate, up, because Split copies.
 """

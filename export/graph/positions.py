@@ -17,8 +17,8 @@ from export.graph.windows import BLOCK, Grid
 
 __all__ = ["Alibi", "HeadBias", "RelativeBias"]
 
-# In the loop over the heads: its builder, scores of the block's queries with a window of keys, float32 [1, BLOCK, keys],
-# "take this head's part of", first and end of the window. Gives the scores with their bias.
+# In the loop over the heads: its builder, scores of the block's queries with a window of keys, float32
+# [1, BLOCK, keys], "take this head's part of", first and end of the window. Gives the scores with their bias.
 HeadBias = Callable[[Builder, str, Callable[[str], str], str, str], str]
 
 
@@ -86,9 +86,7 @@ class Alibi:
         )  # [heads, BLOCK, 1]
         column = g("Mul", slopes, g("Sub", grid.positions, g("Cast", first, to=FLOAT)))  # [heads, rows]
 
-        def of_head(
-            body: Builder, scores: str, take: Callable[[str], str], begin: str, stop: str
-        ) -> str:
+        def of_head(body: Builder, scores: str, take: Callable[[str], str], begin: str, stop: str) -> str:
             distance = body("Abs", body("Sub", take(row), body.slice(column, begin, stop, [0, 1])))
             result: str = body("Sub", scores, distance)
             return result
@@ -145,10 +143,10 @@ class RelativeBias:
         cut = g("Max", g("Neg", before), zero), g("Add", width, g("Min", after, zero))
         pads = g("Concat", zero, g("Max", before, zero), zero, g("Max", after, zero), axis=0)
 
-        def of_head(
-            body: Builder, scores: str, take: Callable[[str], str], begin: str, stop: str
-        ) -> str:
-            result: str = body("Add", scores, body("Pad", body.slice(take(band), *cut, [1]), pads, mode="edge"))
+        def of_head(body: Builder, scores: str, take: Callable[[str], str], begin: str, stop: str) -> str:
+            result: str = body(
+                "Add", scores, body("Pad", body.slice(take(band), *cut, [1]), pads, mode="edge")
+            )
             return result
 
         return of_head

@@ -1,4 +1,4 @@
-"""Which keys a block of queries needs: all but those that weigh nothing, exactly to float32 precision.
+"""Which keys a block of queries needs: all but those that weigh nothing at the precision of what follows.
 
 ALiBi lowers the score of a key at distance r by m·r, m the slope of the head. So far keys of steep heads weigh less
 than a float32 can show beside the rest of their row. For a block of queries I and a block of keys J at distance
@@ -10,9 +10,9 @@ dist(I, J), with |q| and |k| Euclidean norms (the factor 1 / sqrt(d) is in q):
 
 where g = min(BLOCK, 1 / (1 - exp(-m))) bounds the sum over the keys of J, each at least one further away than the one
 before. Blocks are left out from both ends of the text for as long as the masses left out add up to at most EPSILON / 2
-on a side, so that a row loses at most EPSILON = 2^-24, half a unit in the last place of a float32 sum. It holds
-whatever the weights; how much it saves is up to them. Rows are taken by GROUP to keep the bound cheap: the largest
-|q_i| and the smallest low_i of each group.
+on a side, so that a row loses at most EPSILON = 2^-24, half a unit in the last place of a float32 sum; or 2^-16 where
+all that follows is rounded to int8. It holds whatever the weights; how much it saves is up to them. Rows are taken by
+GROUP to keep the bound cheap: the largest |q_i| and the smallest low_i of each group.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["BLOCK", "EPSILON", "FLOOR", "GROUP", "INT8_EPSILON", "Grid", "grid",
 
 BLOCK = 128  # rows of a block: scores of 128 x 8192 are 4 MB; 64 and 256 were slower or larger
 GROUP = 32  # rows and keys that bound a row's denominator from below
-FLOOR = np.float32(-64)  # of exponents: 2e-28, and divided by the sum over any number of keys still no subnormal
+FLOOR = np.float32(-64)  # of exponents: 2e-28, no subnormal when divided by a row's sum either
 EPSILON = 2.0**-24  # of a row's weight that may be left out: half a unit in the last place
 INT8_EPSILON = 2.0**-16  # where linear layers in int8 follow, which round to 2^-8
 FAR = np.float32(1e30)  # beyond any score, and finite
@@ -47,9 +47,7 @@ class Grid:
     block_penalty: str  # with slopes: float32 [heads, 2·blocks], m·dist between blocks, itself at `blocks`
 
 
-def grid(
-    g: Builder, length: str, slopes: NDArray[np.float32] | None, epsilon: float = EPSILON
-) -> Grid:
+def grid(g: Builder, length: str, slopes: NDArray[np.float32] | None, epsilon: float = EPSILON) -> Grid:
     """Emit the block grid of a text.
 
     :param g: where to write.

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 # A text that runs whole (up to max_dense_tokens): activations by token, scores by pair of tokens.
 TOKEN_BYTES = 19  # a unit of the intermediate layer and token
-PAIR_BYTES = 11  # a head and pair of tokens
+PAIR_BYTES = 24  # a pair of tokens: the scores of one head after another
+HEAD_PAIR_BYTES = 4  # a head and pair of tokens: T5's bias, which other architectures have by distance
 # A longer text runs in blocks: only what spans the whole text grows.
 BLOCK_BYTES = 28 * MEGABYTE  # of a model of 8 heads and 2048 units
 LONG_TOKEN_BYTES = 8  # a unit of the intermediate layer and token
@@ -39,13 +40,17 @@ def run_bytes(tokens: int, manifest: Manifest, threads: int = 1) -> int:
     """
     alone = manifest.max_dense_tokens
     whole = tokens if alone is None else min(tokens, alone)
-    need = whole * (manifest.intermediate * TOKEN_BYTES + whole * manifest.heads * PAIR_BYTES)
+    need = whole * (manifest.intermediate * TOKEN_BYTES + whole * _pair_bytes(manifest))
     if threads > 1:
         need = need * threads + model_bytes(manifest)  # of a second session
     if alone is None or tokens <= alone:
         return need
     blocks = BLOCK_BYTES * manifest.heads // 8
     return max(need, blocks + tokens * manifest.intermediate * LONG_TOKEN_BYTES)
+
+
+def _pair_bytes(manifest: Manifest) -> int:
+    return PAIR_BYTES + manifest.heads * HEAD_PAIR_BYTES
 
 
 def model_bytes(manifest: Manifest) -> int:
@@ -82,10 +87,10 @@ def batch_tokens(free: int, manifest: Manifest, threads: int = 1) -> int:
     """
     if threads > 1:
         free = (free - model_bytes(manifest)) // threads
-    # A batch of texts of L tokens takes tokens x (units x TOKEN_BYTES + L x heads x PAIR_BYTES), its cost is
+    # A batch of texts of L tokens takes tokens x (units x TOKEN_BYTES + L x bytes of a pair), its cost is
     # tokens x (1 + L / ATTENTION_TOKENS): the larger of the two ratios holds for every L.
     of_tokens = manifest.intermediate * TOKEN_BYTES
-    of_pairs = manifest.heads * PAIR_BYTES * ATTENTION_TOKENS
+    of_pairs = _pair_bytes(manifest) * ATTENTION_TOKENS
     return max(1, free // max(of_tokens, of_pairs))
 
 

@@ -13,7 +13,7 @@ import torch
 
 from export.checkpoint import load_model
 from export.folder import save_model
-from export.graph import MAX_DENSE_TOKENS, build, linear_names, max_dense_tokens
+from export.graph import MAX_DENSE_TOKENS, build, linear_names
 from export.graph.builder import FLOAT, Builder, value
 from export.graph.encoder import Encoder
 from export.graph.tokens import Tokens, normalize
@@ -66,10 +66,6 @@ def tokens(length: int, seed: int = 0) -> np.ndarray:
 
 
 LENGTHS = [1, 2, 3, 100, 513, MAX_DENSE_TOKENS, MAX_DENSE_TOKENS + 1, 1151, 1152, 1153, 2048, 5000]
-
-
-def test_blocks_begin_earlier_with_more_heads() -> None:
-    assert [max_dense_tokens(heads) for heads in (2, 8, 12, 16)] == [1024, 1024, 832, 704]
 
 
 @pytest.mark.parametrize("channels", [32, 24])  # with and without InstanceNormalization

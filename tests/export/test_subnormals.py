@@ -67,7 +67,9 @@ class Counter:
 
         for node in graph.node:
             nodes.append(node)
-            inner = [attribute.g for attribute in node.attribute if attribute.type == onnx.AttributeProto.GRAPH]
+            inner = [
+                attribute.g for attribute in node.attribute if attribute.type == onnx.AttributeProto.GRAPH
+            ]
             if inner:
                 counts.append(self._inside(node, inner, add))
                 continue

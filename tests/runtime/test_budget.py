@@ -78,7 +78,7 @@ def test_longer_texts_need_no_less() -> None:
 
 def test_threads_leave_room_for_long_texts() -> None:
     with Embedder(threads=1) as embedder:
-        manifest = embedder.manifest
+        manifest = embedder.manifest._replace(max_dense_tokens=1024)
     loaded = resources.rss_bytes() + budget.model_bytes(manifest) + budget.LIBRARY_BYTES + budget.SPARE_BYTES
     one, three = (budget.run_bytes(8192, manifest, threads) for threads in (1, 3))
     counts = [

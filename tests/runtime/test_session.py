@@ -303,3 +303,42 @@ def test_first_runs_of_several_threads_at_once() -> None:
         with Embedder(threads=1) as embedder, ThreadPoolExecutor(8) as pool:
             for found in pool.map(embedder.encode, ["hello"] * 32):
                 np.testing.assert_array_equal(found, wanted)
+
+
+def test_subnormal_numbers_of_the_users_threads() -> None:
+    """onnxruntime can make processors flush them to zero, in the thread that opens a session for good."""
+    code = """
+import threading
+import numpy as np
+from runtime import Embedder
+
+found = []
+
+def subnormal():
+    found.append(np.float32(1e-30) * np.float32(1e-10) > 0 and (np.full(64, 1e-40, np.float32) * 2 > 0).all())
+
+def waits():
+    subnormal()
+    done.wait()
+    subnormal()
+
+done = threading.Event()
+before = threading.Thread(target=waits)
+before.start()
+subnormal()
+with Embedder() as embedder:
+    texts = ["word " * length for length in (3, 300, 1500)]
+    embedder.encode(texts)
+    subnormal()
+    other = threading.Thread(target=lambda: (embedder.encode(texts[:2]), subnormal()))
+    other.start()
+    other.join()
+done.set()
+before.join()
+after = threading.Thread(target=subnormal)
+after.start()
+after.join()
+print(len(found), all(found))
+"""
+    done = fresh(code)
+    assert (done.stdout.split(), done.stderr) == (["6", "True"], "")

@@ -80,7 +80,7 @@ def main() -> None:
             "tokenizer": {"type": "wordpiece", "lower_case": True},
             "precision": "fp32",
             "scheme": None,
-            "max_dense_tokens": graph.max_dense_tokens(fields["num_attention_heads"]),
+            "max_dense_tokens": graph.MAX_DENSE_TOKENS,
             "made_with": {},
             "verification": {},
         }
