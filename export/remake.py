@@ -25,7 +25,7 @@ from runtime.modules import load_arrays, parse
 from runtime.resources import default_threads
 from runtime.tokenization.loading import load_tokenizer
 
-__all__ = ["remake"]
+__all__ = ["remake", "with_int8"]
 
 GROUPS = (
     "attention.self",
@@ -58,7 +58,7 @@ def remake(settings: ExportSettings, corpus: Sequence[str], progress: Progress) 
         )
     progress(f"reading the weights of {source}")
     model = load_model_folder(source).eval()
-    encoder = _with_int8(model.export_weights(), source)
+    encoder = with_int8(model.export_weights(), source)
     tokenizer = load_tokenizer(str(source), document["tokenizer"], document["vocabulary"])
     tokens = [tokenizer.truncate(tokenizer.encode(text), document["max_tokens"]) for text in corpus]
     dense = graph.MAX_DENSE_TOKENS
@@ -120,8 +120,13 @@ def remake(settings: ExportSettings, corpus: Sequence[str], progress: Progress) 
     return written
 
 
-def _with_int8(encoder: Encoder, source: Path) -> Encoder:
-    """The encoder with the int8 matrices and scales of a model folder, instead of rounding to nearest."""
+def with_int8(encoder: Encoder, source: Path) -> Encoder:
+    """Take the int8 matrices and scales of a model folder, instead of rounding to nearest.
+
+    :param encoder: of export.distill.dequantize.load_model_folder.
+    :param source: the model folder.
+    :return: the encoder with them.
+    """
     from export.distill.dequantize import stored_arrays
 
     arrays = stored_arrays(source)

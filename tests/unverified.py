@@ -6,13 +6,12 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def make_folder(checkpoint: Path, output: Path, precision: str, forms: tuple[str, ...] = ()) -> Path:
+def make_folder(checkpoint: Path, output: Path, precision: str) -> Path:
     """Export without verification.
 
     :param checkpoint: folder in Hugging Face layout.
     :param output: the model folder to make.
     :param precision: "int8" or "fp32".
-    :param forms: of graph.weights.FORMS: the linear layers take them by turns, instead of one precision for all.
     :return: output.
     """
     import dataclasses
@@ -34,10 +33,7 @@ def make_folder(checkpoint: Path, output: Path, precision: str, forms: tuple[str
     weights = [*weight_files(stated.backbone), stated.backbone / "config.json"]
     with tempfile.TemporaryDirectory() as staging:
         work = Path(staging)
-        encoder = model.export_weights()
-        names = graph.linear_names(encoder)
-        mixed = {name: forms[number % len(forms)] for number, name in enumerate(names)} if forms else None
-        files = folder.save_model(graph.build(encoder, precision=precision, forms=mixed), work)
+        files = folder.save_model(graph.build(model.export_weights(), precision=precision), work)
         for name, content in vocabulary.files().items():
             (work / name).write_bytes(content)
             files.append(work / name)

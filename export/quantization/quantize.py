@@ -196,8 +196,8 @@ def _repaired(
 ) -> dict[str, NDArray[Any]]:
     """Smooth and round all matrices: the parts of layers that are new, and each one's share of errors of its input."""
     progress("observing the inputs of the linear layers")
+    seen = observe(encoder, sample(texts, CALIBRATION_TEXTS, CALIBRATION_TOKENS), work, threads)
     with _one_thread():
-        seen = observe(encoder, sample(texts, CALIBRATION_TEXTS, CALIBRATION_TOKENS), work, threads)
         progress("smoothing")
         changed, seen = _smoothed(encoder, seen)
         changed, activations = _rounded(changed, seen, progress)

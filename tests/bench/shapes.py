@@ -30,16 +30,17 @@ SHAPES = {
 }
 
 
-def seeded_checkpoint(shape: str) -> Path:
+def seeded_checkpoint(shape: str, scale: float = 1.0) -> Path:
     """Make the checkpoint of a shape where there is none yet.
 
     :param shape: a key of SHAPES.
+    :param scale: every matrix is multiplied by it.
     :return: a folder in Hugging Face layout in the cache, the same weights each time.
     """
     from tests.export.conftest import code_state, es_state, t5_fields, t5_state, tiny_fields, tiny_state
 
     kind, layers, hidden, heads, intermediate, size = SHAPES[shape]
-    folder = CACHE / "models" / f"seeded-{shape}"
+    folder = CACHE / "models" / (f"seeded-{shape}" + (f"-{scale:g}" if scale != 1 else ""))
     if (folder / "model.safetensors").is_file():
         return folder
     if kind == "t5":
@@ -58,6 +59,8 @@ def seeded_checkpoint(shape: str) -> Path:
             "vocab_size": size,
         }
         state = {"plain": tiny_state, "es": es_state, "code": code_state}[kind](fields)
+    matrices = {name for name, value in state.items() if value.ndim == 2 and "embeddings" not in name}
+    state = {name: value * scale if name in matrices else value for name, value in state.items()}
     tokens = (Path(bundled_model()) / VOCABULARY).read_text(encoding="utf-8").splitlines()
     tokens += [f"[unused{number}]" for number in range(10_000, 10_000 + size - len(tokens))]
     settings = {"do_lower_case": True, "model_max_length": 512 if kind == "t5" else 8192}
