@@ -15,6 +15,7 @@ NEED_EXTRA = {
     f"test_{name}.py"
     for name in (
         "baseline",
+        "bundle",
         "cases",
         "checkpoint",
         "config",
@@ -25,12 +26,14 @@ NEED_EXTRA = {
         "graph",
         "hub",
         "layout",
+        "layouts",
         "jinabert",
         "models",
         "official",
         "remake",
         "reranking",
         "source",
+        "student",
         "t5",
         "quantization",
         "trace",
@@ -284,3 +287,11 @@ def checkpoint_with(tmp_path: Path) -> Callable[..., Path]:
 def copy_with(tmp_path: Path) -> Callable[[dict[str, Any]], Path]:
     """Make a checkpoint of the tiny shape with weights of one's own."""
     return lambda state: write_checkpoint(tmp_path / "checkpoint", tiny_fields(), state)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a student is trained from: see distilling.make_place."""
+    from tests.export.distilling import make_place
+
+    return make_place(tmp_path_factory.mktemp("distill"))
