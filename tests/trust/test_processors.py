@@ -245,6 +245,7 @@ def mixed_folder(embedded: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     files = folder.save_model(graph.build(encoder, forms=forms), work)
     document = json.loads((embedded / "manifest.json").read_text(encoding="utf-8"))
     manifest = {key: value for key, value in document.items() if key not in ("files", "checksum")}
+    manifest |= {"max_dense_tokens": graph.MAX_DENSE_TOKENS}
     folder.write(place / "model", [*files, embedded / "vocab.txt"], manifest)
     return place / "model"
 
