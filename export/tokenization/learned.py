@@ -6,12 +6,14 @@ import base64
 import binascii
 import math
 from array import array
+from collections import Counter
+from collections.abc import Iterable
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from export.errors import ExportError
 from export.tokenization.fields import Fields
 from export.tokenization.steps import BYTE_LEVEL, UNIGRAM
-from runtime.tokenization.byte_pair import KEY_BITS
 from runtime.tokenization.decoding import byte_signs
 
 if TYPE_CHECKING:
@@ -95,20 +97,31 @@ def tables(fields: Fields, kind: str, ids: dict[str, int]) -> tuple[int | None, 
         lengths[unk_id] = 1  # one character, whatever its name
     pairs, merged = _merges(fields, ids)
     other = _unmerged(ids, {*alphabet.values()}, pairs, merged)
+    order = sorted(range(len(pairs)), key=pairs.__getitem__)
+    lefts = Counter(left for left, _ in pairs)
     return unk_id, {
         "alphabet": "".join(alphabet),
-        "alphabet_ids": array("I", alphabet.values()),
+        "alphabet_ids": _numbers(alphabet.values()),
         "lengths": lengths,
-        "pairs": pairs,
-        "merged": merged,
+        "starts": _numbers(accumulate((lefts[number] for number in range(len(ids))), initial=0)),
+        "rights": _numbers(pairs[rank][1] for rank in order),
+        "ranks": _numbers(order),
+        "merged": _numbers(merged),
         "other": "".join(other),
-        "other_ids": array("I", map(ids.__getitem__, other)),
-        "other_lengths": array("I", map(len, other)),
+        "other_ids": _numbers(map(ids.__getitem__, other)),
+        "other_lengths": _numbers(map(len, other)),
     }
 
 
-def _merges(fields: Fields, ids: dict[str, int]) -> tuple[array[int], array[int]]:
-    pairs, merged = array("Q"), array("I")
+def _numbers(values: Iterable[int]) -> array[int]:
+    """Two bytes for each where they suffice, else four."""
+    found = [*values]
+    return array("H" if max(found, default=0) <= 0xFFFF else "I", found)
+
+
+def _merges(fields: Fields, ids: dict[str, int]) -> tuple[list[tuple[int, int]], list[int]]:
+    pairs: list[tuple[int, int]] = []
+    merged: list[int] = []
     entries = fields.document["model"].get("merges")
     if not isinstance(entries, list):
         raise ExportError(f"{fields.file}: model.merges is {entries!r:.40}, expected a list: fetch it again")
@@ -116,7 +129,7 @@ def _merges(fields: Fields, ids: dict[str, int]) -> tuple[array[int], array[int]
         parts = entry.split(" ") if isinstance(entry, str) else entry
         try:
             left, right = parts
-            pairs.append(ids[left] << KEY_BITS | ids[right])
+            pairs.append((ids[left], ids[right]))
             merged.append(ids[left + right])
         except (KeyError, TypeError, ValueError):
             raise ExportError(
@@ -127,12 +140,14 @@ def _merges(fields: Fields, ids: dict[str, int]) -> tuple[array[int], array[int]
     return pairs, merged
 
 
-def _unmerged(ids: dict[str, int], alphabet: set[int], pairs: array[int], merged: array[int]) -> list[str]:
+def _unmerged(
+    ids: dict[str, int], alphabet: set[int], pairs: list[tuple[int, int]], merged: list[int]
+) -> list[str]:
     """Give the tokens that the merges, taken in order, do not make: only `decode` meets them."""
     made = set(alphabet)
     other = {number: token for token, number in ids.items() if number not in alphabet}
     for pair, number in zip(pairs, merged, strict=True):
-        if pair >> KEY_BITS in made and pair & (1 << KEY_BITS) - 1 in made:
+        if made.issuperset(pair):
             made.add(number)
             other.pop(number, None)
     return list(other.values())

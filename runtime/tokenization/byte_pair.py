@@ -20,8 +20,6 @@ from .pipeline import Pipeline, Setup, Span, trim
 if TYPE_CHECKING:
     import re
 
-KEY_BITS = 24  # a pair of ids is one number: left << KEY_BITS | right
-
 _MOST_SCANNED = 128  # symbols; in longer words a heap finds the next pair faster than a scan
 _BLOCK = 65_536  # characters split into words at a time
 _BLANK = 0x20
@@ -32,13 +30,36 @@ _SPACES = "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 
 
 class Merges(NamedTuple):
-    """What was learned: symbols and, in order, the pairs that become one symbol."""
+    """What was learned: symbols, and the pairs that become one symbol, those with the same left symbol together."""
 
     alphabet: Mapping[str, int]  # symbol -> id; of bytes, U+0000 to U+00FF stand for them
-    pairs: Sequence[int]  # left << KEY_BITS | right
-    merged: Sequence[int]  # id of what each pair becomes
+    starts: Sequence[int]  # of each id: where the pairs start that it is left in; one more for their end
+    rights: Sequence[int]  # right id of each pair
+    ranks: Sequence[int]  # of each pair: the lower the sooner
+    merged: Sequence[int]  # id of what the pair of each rank becomes
     lengths: Sequence[int]  # symbols of each id
     other: Mapping[int, str]  # id -> text of the tokens that no merge gives
+
+
+class _Ranks(dict[int, dict[int, int]]):
+    """Left id -> right id -> rank. Filled as ids are met, since little of a vocabulary of 61,000 is used at once.
+
+    Safe from several threads.
+
+    :param merges: The pairs.
+    """
+
+    __slots__ = ("_merges",)
+
+    def __init__(self, merges: Merges) -> None:
+        super().__init__()
+        self._merges = merges
+
+    def __missing__(self, left: int) -> dict[int, int]:
+        _, starts, rights, ranks, *_ = self._merges
+        own = slice(starts[left], starts[left + 1])
+        found = self[left] = dict(zip(rights[own], ranks[own], strict=True))
+        return found
 
 
 def _whitespace(most: int) -> str:
@@ -67,11 +88,9 @@ class BytePair(Pipeline):
     _words = staticmethod(_whitespace)
 
     def __init__(self, setup: Setup, merges: Merges, *, lower_case: bool = False) -> None:
-        self._symbols = merges.alphabet
-        self._ranks = dict(zip(merges.pairs, range(len(merges.pairs)), strict=True))
-        self._merged = merges.merged
-        self._lengths = merges.lengths
-        self._other = merges.other
+        self._merges = merges
+        self._symbols, self._merged, self._lengths = merges.alphabet, merges.merged, merges.lengths
+        self._ranks = _Ranks(merges)
         self._unknown = -1 if setup.unk_id is None else setup.unk_id
         self.lower_case = lower_case
         super().__init__(setup)
@@ -100,12 +119,15 @@ class BytePair(Pipeline):
         texts = [""] * len(self._lengths)
         for text, number in zip(self.symbol_texts(), self._symbols.values(), strict=True):
             texts[number] = text
-        for number, text in self._other.items():
+        for number, text in self._merges.other.items():
             texts[number] = text
-        for pair, number in zip(self._ranks, self._merged, strict=True):
-            left, right = texts[pair >> KEY_BITS], texts[pair & (1 << KEY_BITS) - 1]
-            if left and right and not texts[number]:
-                texts[number] = left + right
+        pairs = [(0, 0)] * len(self._merged)
+        for left, (start, stop) in enumerate(pairwise(self._merges.starts)):
+            for place in range(start, stop):
+                pairs[self._merges.ranks[place]] = left, self._merges.rights[place]
+        for (left, right), number in zip(pairs, self._merged, strict=True):
+            if texts[left] and texts[right] and not texts[number]:
+                texts[number] = texts[left] + texts[right]
         return texts
 
     def look_up(self, word: str) -> Sequence[int]:
@@ -123,9 +145,9 @@ class BytePair(Pipeline):
         """Merge the symbols of a word, in place where it is short."""
         if len(ids) > _MOST_SCANNED:
             return self._merge_by_heap(ids)
-        merged, rank = self._merged, self._ranks.get
+        merged, after = self._merged, self._ranks
         never = len(merged)
-        ranks = [rank(left << KEY_BITS | right, never) for left, right in pairwise(ids)]
+        ranks = [after[left].get(right, never) for left, right in pairwise(ids)]
         while ranks:
             lowest = min(ranks)
             if lowest == never:
@@ -134,9 +156,9 @@ class BytePair(Pipeline):
             ids[at] = new = merged[lowest]
             del ids[at + 1], ranks[at]
             if at:
-                ranks[at - 1] = rank(ids[at - 1] << KEY_BITS | new, never)
+                ranks[at - 1] = after[ids[at - 1]].get(new, never)
             if at < len(ranks):
-                ranks[at] = rank(new << KEY_BITS | ids[at + 1], never)
+                ranks[at] = after[new].get(ids[at + 1], never)
         return ids
 
     def _merge_by_heap(self, ids: list[int]) -> list[int]:
@@ -144,28 +166,28 @@ class BytePair(Pipeline):
 
         The heap holds pairs as rank and place; one that has changed since it was put there is skipped.
         """
-        merged, rank = self._merged, self._ranks.get
+        merged, ranks = self._merged, self._ranks
         end = len(ids)
         after, before = list(range(1, end + 1)), list(range(-1, end - 1))
         heap = []
         for at, (left, right) in enumerate(pairwise(ids)):
-            if (number := rank(left << KEY_BITS | right)) is not None:
+            if (number := ranks[left].get(right)) is not None:
                 heap.append(number << 32 | at)
         heapify(heap)
         while heap:
             lowest = heappop(heap)
             number, at = lowest >> 32, lowest & 0xFFFFFFFF
             right = after[at]
-            if ids[at] < 0 or right == end or rank(ids[at] << KEY_BITS | ids[right]) != number:
+            if ids[at] < 0 or right == end or ranks[ids[at]].get(ids[right]) != number:
                 continue
             ids[at] = new = merged[number]
             ids[right] = -1  # gone
             after[at] = following = after[right]
             if following < end:
                 before[following] = at
-                if (number := rank(new << KEY_BITS | ids[following], -1)) >= 0:
+                if (number := ranks[new].get(ids[following], -1)) >= 0:
                     heappush(heap, number << 32 | at)
-            if (previous := before[at]) >= 0 and (number := rank(ids[previous] << KEY_BITS | new, -1)) >= 0:
+            if (previous := before[at]) >= 0 and (number := ranks[ids[previous]].get(new, -1)) >= 0:
                 heappush(heap, number << 32 | previous)
         return [token for token in ids if token >= 0]
 
@@ -261,13 +283,18 @@ def make_byte_pair(
     :return: The tokenizer.
     :raises KeyError, ValueError: The tables do not fit together.
     """
-    if len(tables["pairs"]) != len(tables["merged"]) or (setup.unk_id is None and not byte_level):
+    count = len(tables["merged"])
+    if len(tables["rights"]) != count or len(tables["ranks"]) != count or tables["starts"][-1] != count:
+        raise ValueError
+    if setup.unk_id is None and not byte_level:
         raise ValueError
     ends = list(accumulate(tables["other_lengths"]))
     other = [tables["other"][start:stop] for start, stop in zip([0, *ends], ends, strict=False)]
     merges = Merges(
         dict(zip(tables["alphabet"], tables["alphabet_ids"], strict=True)),
-        tables["pairs"],
+        tables["starts"],
+        tables["rights"],
+        tables["ranks"],
         tables["merged"],
         tables["lengths"],
         dict(zip(tables["other_ids"], other, strict=True)),

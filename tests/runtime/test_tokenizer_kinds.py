@@ -211,7 +211,7 @@ def test_damaged_tables_are_refused(tmp_path: Path) -> None:
     description = write_stored(tmp_path, KINDS[1])
     model = tmp_path
     whole = (model / TABLES).read_bytes()
-    for damaged in (b"", b"x" * 100, whole[:-1], whole.replace(b'"I"', b'"?"'), b'{"format": 2}\n', b"[]\n"):
+    for damaged in (b"", b"x" * 100, whole[:-1], whole.replace(b'"H"', b'"?"'), b'{"format": 2}\n', b"[]\n"):
         (model / TABLES).write_bytes(damaged)
         with pytest.raises(ModelError, match=r"tokenizer\.bin: damaged"):
             load_tokenizer(str(model), description)
