@@ -14,7 +14,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from tests.hostile_texts import kind_texts
@@ -27,6 +27,9 @@ from tests.wordpiece import (
     vocabulary,
     without_surrogates,
 )
+
+if TYPE_CHECKING:
+    from tests.wordpiece import Judge
 
 DATA = Path(__file__).parent / "data"
 CODES_IN_BLOCK = 4096
@@ -125,6 +128,11 @@ def kind_batches() -> Iterator[list[str]]:
         yield list(itertools.islice(texts, TEXTS_IN_BATCH))
 
 
+def decoded(judge: Judge, ids: list[int]) -> list[str]:
+    """:return: The text that ids give, without and with special tokens."""
+    return [judge.decode(ids, skip_special_tokens=skip) for skip in (True, False)]
+
+
 def write_kinds() -> None:
     """Write tokenizer_kinds_golden.json: the tiny tokenizers of tests/tokenizer_kinds.py."""
     from export.tokenization import convert_tokenizer
@@ -147,8 +155,7 @@ def write_kinds() -> None:
             "random": [checksum(encode(batch)) for batch in kind_batches()],
             "code": checksum(encode(code_texts())),
             "examples": [
-                {"text": text, "ids": ids, "offsets": offsets}
-                | {"decoded": [judge.decode(ids, skip_special_tokens=skip) for skip in (True, False)]}
+                {"text": text, "ids": ids, "offsets": offsets, "decoded": decoded(judge, ids)}
                 for text, (ids, offsets) in zip(EXAMPLES, encode(EXAMPLES), strict=True)
             ],
         }
@@ -180,7 +187,7 @@ def main() -> None:
     golden["files"] = {name: checksum(encode(file_texts(name))) for name in FILES}
     (DATA / "tokenizer_golden.json").write_text(json.dumps(golden) + "\n", encoding="ascii")
     examples = [
-        {"text": text, "ids": ids, "offsets": offsets}
+        {"text": text, "ids": ids, "offsets": offsets, "decoded": decoded(judge, ids)}
         for text, (ids, offsets) in zip(EXAMPLES, encode(EXAMPLES), strict=True)
     ]
     lines = ",\n".join(json.dumps(example) for example in examples)

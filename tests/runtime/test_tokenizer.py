@@ -118,6 +118,7 @@ def test_examples(wordpiece: WordPiece) -> None:
         ids, offsets = wordpiece.encode_with_offsets(example["text"])
         assert ids == example["ids"], example["text"]
         assert [list(pair) for pair in offsets] == example["offsets"], example["text"]
+        assert [wordpiece.decode(ids, special=special) for special in (False, True)] == example["decoded"]
 
 
 def test_the_three_ways_to_encode_agree(wordpiece: WordPiece) -> None:
