@@ -43,6 +43,7 @@ LEAST_COSINE = {
 }
 TOGETHER = 40  # texts of 10 to 400 tokens, whose vectors are compared with those of each text alone
 LONGEST = 8192  # tokens of the case that has a process for each run
+BARE_TOKENS = 64  # of texts whose session is measured alone too: beyond, the rest is a few per cent
 LONG_SECONDS = 6.0  # of a run that is not repeated
 
 
@@ -139,7 +140,7 @@ def throughput(settings: Settings) -> Result:
             request = {"do": "time", "what": "encode", "seconds": case.seconds, "warm": 0}
             jobs = {peer: (worker, request) for peer, worker in taking_part.items()}
             found.whole[case.name] = interleave(jobs, rounds=settings.rounds)
-            if case.tokens is not None and case.tokens <= 512:
+            if case.tokens is not None and case.tokens <= BARE_TOKENS:
                 ids = [tokenizer.encode(text) for text in texts]
                 request = {"do": "time", "what": "run", "ids": ids, "seconds": case.seconds}
                 jobs = {peer: (worker, request) for peer, worker in taking_part.items()}
