@@ -34,7 +34,7 @@ PEERS = {
 CASES = {"1": 1, "20": 20, "100": 100}  # name -> paragraphs of XQuAD that are ranked for a question
 MOST_TOKENS = 256  # of a paragraph: 64 of 1,200 tokens, padded, would take fastembed's scores 40 GB
 LATE = "late-8192"  # documents of 8,192 tokens for Embedder.rerank
-LATE_DOCUMENTS, LATE_TOKENS = 4, 8192
+LATE_DOCUMENTS, LATE_TOKENS = 2, 8192
 LEAST = {"int8": 0.9, "fp32": 0.9999}  # correlation of scores with those of torch
 
 
@@ -152,7 +152,7 @@ def _late(result: Result, settings: Settings) -> Table:
     model = settings.artifacts.model
     tokenizer = WordPiece.from_file(model / VOCABULARY, lower_case=settings.artifacts.manifest.lower_case)
     rows = []
-    for tokens in (512,) if settings.quick else (512, 2048, LATE_TOKENS):
+    for tokens in (512,) if settings.quick else (512, LATE_TOKENS):
         text = corpora.running(tokenizer, tokens)
         texts = [corpora.QUERY, *[text] * LATE_DOCUMENTS]
         file = corpora.save(texts, settings.folder / f"late-{tokens}.json")
