@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from runtime import Embedder, batching, pooling
+from runtime import Embedder, batching, pooling, tokenized
 
 __all__ = ["MEASURES"]
 
@@ -54,7 +54,7 @@ def parts(embedder: Embedder, request: dict[str, Any]) -> dict[str, Any]:
 
     places: list[tuple[Any, str, str]] = [
         (session, "run", "session"),
-        (embedder, "_tokenize", "tokenize"),
+        (tokenized, "tokenize", "tokenize"),
         (batching, "plan", "plan"),
         (batching, "pad", "pad"),
         (pooling, "mean_pool", "pool"),
