@@ -44,6 +44,7 @@ LEAST_CHARACTERS, REST_CHARACTERS = 100, 500  # of what follows it: at least, an
 SAMPLE, SHORT = 2048, 8192  # pairs and short texts that the principal components are computed from
 SHORT_CHARACTERS = 200  # of a short text, at most
 WHITENING = 0.2
+LEAST_DEVIATION = 0.01  # of the largest: a component that varies less is left as it is, since it tells nothing apart
 WEIGHTS = {"pair": 1.0, "contrast": 0.3}  # of the losses
 STEPS, WARMUP_STEPS, BATCH, LEARNING_RATE = 100, 20, 512, 2e-4
 
@@ -127,7 +128,8 @@ def whitening(vectors: Tensor, power: float) -> Tensor:
     """
     rows = vectors.numpy().astype(np.float64)
     rotation = principal_components(rows)
-    deviations = (rows @ rotation.T).std(axis=0).clip(1e-4)
+    deviations = (rows @ rotation.T).std(axis=0)
+    deviations = deviations.clip(LEAST_DEVIATION * deviations.max())
     return torch.from_numpy(rotation * deviations[:, None] ** -power).float()
 
 
@@ -141,7 +143,10 @@ def train(first: Tensor, rest: Tensor, start: Tensor, recipe: Recipe) -> Tensor:
     :return: float32 [D, D], whole multiples of 1 / INT16_SCALE and all below 1: only cosines count, no lengths.
     """
     generator = torch.Generator().manual_seed(recipe.seed)
+    deviations = (torch.cat([first, rest]) @ start.T).std(dim=0)
+    live = deviations > LEAST_DEVIATION * deviations.max()
     matrix = start.clone().requires_grad_()
+    matrix.register_hook(lambda gradient: gradient * live[:, None])
     optimizer = torch.optim.Adam([matrix], lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1.0, (step + 1) / WARMUP_STEPS) * (1 - step / STEPS)
