@@ -135,13 +135,26 @@ def pack(modules: Iterable[Module]) -> bytes:
     :param modules: in order, arrays included.
     :return: the content of the file; empty where no module has arrays.
     """
-    return b"".join(
-        (array if module.dtype == "float32" else np.rint(array * INT16_SCALE))
-        .astype(STORED[module.dtype])
-        .tobytes()
-        for module in modules
-        for array in (module.arrays[name] for name in array_shapes(module))
-    )
+    stored: list[NDArray[np.floating]] = []
+    for module in modules:
+        scale = INT16_SCALE if module.dtype == "int16" else 1.0
+        for name in array_shapes(module):
+            numbers = rounded(module.arrays[name], module.dtype) * scale
+            stored.append(numbers.astype(STORED[module.dtype]))
+    return b"".join(array.tobytes() for array in stored)
+
+
+def rounded(array: NDArray[np.floating], dtype: str) -> NDArray[np.float64]:
+    """Round an array's numbers to what modules.bin can hold.
+
+    :param array: of any shape; of dtype "int16", numbers from -1 to 1.
+    :param dtype: of the module.
+    :return: the same shape.
+    """
+    if dtype == "int16":
+        whole = np.rint(array.astype(np.float64) * INT16_SCALE)
+        return np.clip(whole, -INT16_SCALE, INT16_SCALE - 1) / np.float64(INT16_SCALE)
+    return array.astype(np.float32).astype(np.float64)
 
 
 def parse(entries: object, size: int, largest: int) -> tuple[Module, ...]:

@@ -44,7 +44,9 @@ LEAST_CHARACTERS, REST_CHARACTERS = 100, 500  # of what follows it: at least, an
 SAMPLE, SHORT = 2048, 8192  # pairs and short texts that the principal components are computed from
 SHORT_CHARACTERS = 200  # of a short text, at most
 WHITENING = 0.2
-LEAST_DEVIATION = 0.01  # of the largest: a component that varies less is left as it is, since it tells nothing apart
+LEAST_DEVIATION = (
+    0.01  # of the largest: a component that varies less is left as it is, since it tells nothing apart
+)
 WEIGHTS = {"pair": 1.0, "contrast": 0.3}  # of the losses
 STEPS, WARMUP_STEPS, BATCH, LEARNING_RATE = 100, 20, 512, 2e-4
 

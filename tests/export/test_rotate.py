@@ -46,6 +46,17 @@ def test_cosines_stay_and_the_first_dimensions_hold_most(tmp_path: Path) -> None
     assert float(manifest["verification"]["rotation"]["largest_change_of_a_cosine"]) < 1e-6  # type: ignore[index]
 
 
+def test_int8_weights_are_rotated_in_int16(tmp_path: Path) -> None:
+    straight = make_model(tmp_path / "straight", precision="int8", scheme="per-token")
+    written = rotate.rotate(straight, tmp_path / "rotated", TEXTS, force=False, progress=lambda line: None)
+    (module,) = written["modules"]  # type: ignore[misc]
+    assert module["dtype"] == "int16"
+    assert (tmp_path / "rotated" / "modules.bin").stat().st_size == 2 * 16 * 16
+    with Embedder(straight, threads=1) as before, Embedder(tmp_path / "rotated", threads=1) as after:
+        old, new = before.encode(TEXTS), after.encode(TEXTS)
+        np.testing.assert_allclose(new @ new.T, old @ old.T, atol=1e-4)
+
+
 def test_a_rotated_folder_is_not_rotated_again(tmp_path: Path) -> None:
     _, folder, _ = rotated(tmp_path)
     with pytest.raises(ExportError, match="is rotated already"):

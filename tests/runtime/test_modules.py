@@ -131,6 +131,11 @@ def test_int16_weights_give_the_same_bits_alone_and_in_any_batch(
         assert alone.tobytes() == together[row : row + 1].tobytes()
 
 
+def test_int16_holds_one_nearly() -> None:
+    assert modules.rounded(np.array([1.0, -1.0, 0.5]), "int16").tolist() == [32767 / 32768, -1.0, 0.5]
+    assert modules.rounded(np.array([1.0, 0.1]), "float32").tolist() == [1.0, float(np.float32(0.1))]
+
+
 def test_int16_weights_take_zeros_and_what_is_not_finite() -> None:
     vectors = np.zeros((3, 8))
     vectors[1, 2], vectors[2, 3] = np.inf, np.nan
