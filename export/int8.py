@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from export import baseline, folder, graph, trace, verify
 from export.errors import ExportError
 from export.graph.encoder import Encoder
+from export.graph.weights import INPUTS
 from export.models import EncoderModel
 from export.quantization import Quantized, quantize
 from export.sample import sample
@@ -199,6 +200,7 @@ def _described(made: Quantized) -> Figures:
     return {
         "steps": made.steps,
         "repaired": made.repaired,
+        "static": [name for name in INPUTS if f"{name}.step" in made.encoder.layers[0]],
         "linear_layers": {form: found.get(form, 0) for form in ("int8", "wide", "fp32")},
         "wide": sorted(name for name, form in made.forms.items() if form == "wide"),
         "fp32": sorted(name for name, form in made.forms.items() if form == "fp32"),

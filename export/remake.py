@@ -18,6 +18,7 @@ from export.config import read_json
 from export.description import made_with
 from export.errors import ExportError
 from export.graph.encoder import Encoder
+from export.graph.weights import INPUTS
 from export.job import ExportSettings
 from export.verify import Figures, Progress
 from runtime.manifest import MANIFEST, MAX_DIMENSION, MODEL, MODEL_DATA, SCHEMA_VERSION
@@ -26,11 +27,6 @@ from runtime.resources import default_threads
 from runtime.tokenization.loading import load_tokenizer
 
 __all__ = ["remake", "with_int8"]
-
-GROUPS = (
-    "attention.self",
-    "mlp",
-)  # inputs whose channels may be multiplied by a factor, see graph/encoder.py
 
 
 def remake(settings: ExportSettings, corpus: Sequence[str], progress: Progress) -> dict[str, object]:
@@ -134,6 +130,7 @@ def with_int8(encoder: Encoder, source: Path) -> Encoder:
     for number, parts in enumerate(encoder.layers):
         prefix = f"encoder.layer.{number}."
         wanted = [f"{name}.{part}" for name in encoder.matrices for part in ("int8", "scale")]
-        wanted += [name for group in GROUPS if prefix + (name := group + ".factor") in arrays]
+        optional = [f"{name}.{part}" for name in INPUTS for part in ("factor", "step")]
+        wanted += [name for name in optional if prefix + name in arrays]
         layers.append({**parts, **{name: arrays[prefix + name] for name in wanted}})
     return dataclasses.replace(encoder, layers=layers)

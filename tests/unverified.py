@@ -17,12 +17,16 @@ def make_folder(checkpoint: Path, output: Path, precision: str) -> Path:
     import dataclasses
     import tempfile
 
-    from export import description, folder, graph
+    from export import description, folder, graph, texts
     from export.checkpoint import load_model, weight_files
     from export.declared import read_declared
+    from export.quantization.observed import observe
+    from export.quantization.static import settle
+    from export.sample import sample
     from export.vocabulary import load_tokenizer_files
     from runtime.manifest import SCHEMA_VERSION, file_facts
     from runtime.modules import MODULES_DATA, pack
+    from runtime.tokenization.loading import load_tokenizer
 
     stated = read_declared(checkpoint)
     model = load_model(stated.backbone)
@@ -33,10 +37,17 @@ def make_folder(checkpoint: Path, output: Path, precision: str) -> Path:
     weights = [*weight_files(stated.backbone), stated.backbone / "config.json"]
     with tempfile.TemporaryDirectory() as staging:
         work = Path(staging)
-        files = folder.save_model(graph.build(model.export_weights(), precision=precision), work)
+        encoder = model.export_weights()
         for name, content in vocabulary.files().items():
             (work / name).write_bytes(content)
-            files.append(work / name)
+        if precision == "int8":
+            tokenizer = load_tokenizer(str(work), vocabulary.describe(), model.config.vocab_size)
+            tokens = sample([tokenizer.encode(text) for text in texts.load()[::10]], 64, 128)
+            (work / "observed").mkdir()
+            layers, _ = settle(encoder.layers, observe(encoder, tokens, work / "observed", 1))
+            encoder = dataclasses.replace(encoder, layers=layers)
+        files = folder.save_model(graph.build(encoder, precision=precision), work)
+        files += [work / name for name in vocabulary.files()]
         if packed := pack(stated.modules):
             (work / MODULES_DATA).write_bytes(packed)
             files = [*files, work / MODULES_DATA]

@@ -80,9 +80,11 @@ def _layer(
     def of_block(name: str, axis: int = 0) -> str:
         return body.slice(name, start, end, [axis])
 
-    own = Rows(own_x if rows.name == x else of_block(rows.name), shape.hidden, block.zero_points, rows.factor)
+    own_rows = own_x if rows.name == x else of_block(rows.name)
+    own = Rows(own_rows, shape.hidden, block.zero_points, rows.factor, rows.step)
     if rows.quantized is not None:  # for keys and values
-        own.quantized = of_block(rows.quantized[0]), of_block(rows.quantized[1])
+        quantized, scale = rows.quantized
+        own.quantized = of_block(quantized), rows.step or of_block(scale)
     q = _by_head(body, query(body, own, weights, shape, block), shape)
     if isinstance(positions, Alibi):
         keys = window(body, grid, index, q, of_block(k, axis=1), norms)

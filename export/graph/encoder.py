@@ -14,6 +14,8 @@ the names of JinaBert's checkpoints. What a layer does follows from the parts th
     {attention.self, mlp}.factor                                   what the input's channels are multiplied by before
                                                                    they are quantised; the int8 matrices that take
                                                                    them are divided by it. In all layers or in none.
+    {input}.step                                                   one scale for all tokens of that input (a key of
+                                                                   ``weights.INPUTS``), scalar. In all layers or none.
     NAME.{int8, scale}                                             a matrix that is rounded to int8 already
 """
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from export.graph.attention import DenseAttention
 from export.graph.builder import Builder
-from export.graph.linear import Rows, linear, unscaled_linear
+from export.graph.linear import Rows, linear, product
 from export.graph.tokens import Tokens, normalize, rms_normalize
 from export.graph.weights import FORMS, Shape, Weights
 
@@ -49,7 +49,7 @@ def attention_input(x: str, g: Builder, weights: Weights, shape: Shape, tokens: 
     :return: x, or RMSNorm of it.
     """
     normalized = _pre_norm(g, x, weights, "attention", shape)
-    return Rows(normalized, shape.hidden, tokens.zero_points, _factor(weights, "attention.self"))
+    return _rows(normalized, shape.hidden, tokens, weights, "attention.self")
 
 
 def query(g: Builder, rows: Rows, weights: Weights, shape: Shape, tokens: Tokens) -> str:
@@ -83,7 +83,7 @@ def attention_end(g: Builder, context: str, x: str, weights: Weights, shape: Sha
     :param tokens: those of x.
     :return: name of float32 [..., hidden].
     """
-    rows = Rows(context, shape.heads * shape.width, tokens.zero_points)
+    rows = _rows(context, shape.heads * shape.width, tokens, weights, "attention.output.dense")
     out = linear(g, rows, weights, "attention.output.dense")
     h = _norm_if_there(g, g("Add", out, x), weights, "attention.output.LayerNorm", shape, tokens)
     if "layer_norm_1.weight" in weights:
@@ -105,18 +105,15 @@ def feed_forward(g: Builder, h: str, weights: Weights, shape: Shape, tokens: Tok
     :return: name of float32 [..., hidden].
     """
     normalized = _pre_norm(g, h, weights, "mlp", shape)
-    rows = Rows(normalized, shape.hidden, tokens.zero_points, _factor(weights, "mlp"))
+    rows = _rows(normalized, shape.hidden, tokens, weights, "mlp")
     gated = any(f"mlp.gate.{form}" in weights for form in FORMS)
     gate = linear(g, rows, weights, "mlp.gate") if gated else None
-    up, up_scale = unscaled_linear(g, rows, weights, "mlp.up")
-    activation = g("Relu", up) if gate is None else g("Mul", g("Gelu", gate), up)
-    activated = Rows(activation, shape.intermediate, tokens.zero_points)
-    y, y_scale = unscaled_linear(g, activated, weights, "mlp.wo")
-    scales = [name for name in (up_scale, y_scale) if name is not None]
-    if scales:
-        y = g("Mul", y, scales[0] if len(scales) == 1 else g("Mul", *scales))
-    if "mlp.wo.bias" in weights:
-        y = g("Add", y, weights("mlp.wo.bias"))
+    up = product(g, rows, weights, "mlp.up")
+    up_scale = None if "mlp.wo.step" in weights else up.scale
+    values = up.name if up_scale else up.finish(g)
+    activation = g("Relu", values) if gate is None else g("Mul", g("Gelu", gate), values)
+    activated = _rows(activation, shape.intermediate, tokens, weights, "mlp.wo")
+    y = product(g, activated, weights, "mlp.wo", scaled_later=up_scale is not None).finish(g, up_scale)
     return _norm_if_there(g, g("Add", y, h), weights, "mlp.layernorm", shape, tokens)
 
 
@@ -132,11 +129,15 @@ def _pre_norm(g: Builder, x: str, weights: Weights, part: str, shape: Shape) -> 
     return rms_normalize(g, x, weights(name), shape.eps) if name in weights else x
 
 
-def _factor(weights: Weights, part: str) -> str | None:
-    """Name what the input's channels are multiplied by before they are quantised, if anything.
+def _rows(x: str, width: int, tokens: Tokens, weights: Weights, part: str) -> Rows:
+    """What goes into linear layers, with what is known of its channels.
 
+    :param x: float32 [..., width].
+    :param width: its channels.
+    :param tokens: those of x.
     :param weights: of the layer.
-    :param part: "attention.self" or "mlp".
-    :return: name of float32 [hidden], or None.
+    :param part: name of the input, a key of weights.INPUTS.
+    :return: it.
     """
-    return weights(part + ".factor") if part + ".factor" in weights else None
+    factor, step = (weights(name) if name in weights else None for name in (part + ".factor", part + ".step"))
+    return Rows(x, width, tokens.zero_points, factor, step)

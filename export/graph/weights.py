@@ -19,9 +19,11 @@ from export.graph.builder import Builder
 
 __all__ = [
     "FORMS",
+    "INPUTS",
     "MATRICES",
     "PAIR_SUM_LIMIT",
     "WEIGHT_LIMIT",
+    "Arrays",
     "Direct",
     "Selectable",
     "Shape",
@@ -46,6 +48,13 @@ MATRICES = (
     "mlp.up",
     "mlp.wo",
 )
+# What goes into them: name of the input -> the matrices that take it.
+INPUTS = {
+    "attention.self": MATRICES[:3],
+    "attention.output.dense": MATRICES[3:4],
+    "mlp": MATRICES[4:6],
+    "mlp.wo": MATRICES[6:],
+}
 # Forms of a linear layer: its matrix "NAME.int8" or "NAME.wide" (int8 with 8 or 16 bits for each activation, see
 # linear.py), with "NAME.scale", or "NAME.fp32".
 FORMS = ("int8", "wide", "fp32")
@@ -193,12 +202,16 @@ def quantized(arrays: Arrays, forms: Mapping[str, str]) -> dict[str, NDArray[Any
     :return: the parts, each matrix in its form alone.
     """
     parts = dict(arrays)
+    factors = {name: parts.get(group + ".factor") for group, names in INPUTS.items() for name in names}
     for name in MATRICES:
         form = forms.get(name, "fp32")
         if name + ".int8" in parts:
             int8, scale = parts.pop(name + ".int8"), parts.pop(name + ".scale")
         elif form != "fp32":
-            int8, scale = quantize_matrix(parts[name + ".fp32"])
+            matrix, factor = parts[name + ".fp32"], factors[name]
+            if factor is not None:
+                matrix = (matrix / factor[:, None]).astype(np.float32)
+            int8, scale = quantize_matrix(matrix)
         if form != "fp32":
             del parts[name + ".fp32"]
             parts |= {f"{name}.{form}": int8, name + ".scale": scale}

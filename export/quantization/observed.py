@@ -13,16 +13,10 @@ from torch import Tensor
 
 from export import folder, graph, verify
 from export.graph.encoder import Encoder
+from export.graph.weights import INPUTS
 
-__all__ = ["GROUPS", "Observed", "observe"]
+__all__ = ["Observed", "observe"]
 
-# Inputs of a layer -> the matrices that take them.
-GROUPS = {
-    "attention.self": ("attention.self.query", "attention.self.key", "attention.self.value"),
-    "attention.output.dense": ("attention.output.dense",),
-    "mlp": ("mlp.gate", "mlp.up"),
-    "mlp.wo": ("mlp.wo",),
-}
 ROWS = 256  # rows that are kept
 BATCH_TOKENS = 1024
 
@@ -34,6 +28,7 @@ class Observed:
     gram: Tensor  # sum over tokens of x·xᵀ, float32 [inputs, inputs]
     tokens: int
     rows: Tensor  # float32 [rows, inputs]
+    largest: Tensor  # magnitude of each channel, float32 [inputs]
 
     def divided(self, factors: Tensor) -> Observed:
         """What would be observed of the input divided by factors.
@@ -42,7 +37,7 @@ class Observed:
         :return: the same of x / factors.
         """
         gram = self.gram / torch.outer(factors, factors)
-        return Observed(gram, self.tokens, self.rows / factors)
+        return Observed(gram, self.tokens, self.rows / factors, self.largest / factors)
 
 
 def observe(
@@ -54,14 +49,14 @@ def observe(
     :param texts: token ids.
     :param work: an existing folder, for the graph.
     :param threads: of one operator.
-    :return: layer number and key of GROUPS -> what was seen.
+    :return: layer number and key of INPUTS -> what was seen.
     """
     model = graph.build(encoder, precision="fp32", blockwise=False)
     taken = {node.input[1]: node.input[0] for node in model.graph.node if node.op_type == "MatMul"}
     inputs = {
         (layer, group): taken[f"encoder.layer.{layer}.{matrices[-1]}.fp32"]
         for layer in range(len(encoder.layers))
-        for group, matrices in GROUPS.items()
+        for group, matrices in INPUTS.items()
     }
     model.graph.output.extend(
         helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
@@ -77,10 +72,11 @@ def observe(
         values = session.run(list(inputs.values()), {"input_ids": ids, "attention_mask": mask})
         for key, value in zip(inputs, values, strict=True):
             x = torch.from_numpy(np.ascontiguousarray(value[real]))
-            seen = Observed(x.T @ x, len(x), x[::keep])
+            seen = Observed(x.T @ x, len(x), x[::keep], x.abs().amax(0))
             if key in found:
                 old = found[key]
                 old.gram += seen.gram
-                seen = Observed(old.gram, old.tokens + seen.tokens, torch.cat([old.rows, seen.rows]))
+                largest = torch.maximum(old.largest, seen.largest)
+                seen = Observed(old.gram, old.tokens + seen.tokens, torch.cat([old.rows, seen.rows]), largest)
             found[key] = seen
     return found

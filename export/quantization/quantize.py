@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 
 from export.graph import EMBEDDINGS
 from export.graph.encoder import Encoder
+from export.graph.weights import INPUTS
 from export.quantization.choice import Move, fewest, moves
 from export.quantization.cost import costs
-from export.quantization.observed import GROUPS, Observed, observe
+from export.quantization.observed import Observed, observe
 from export.quantization.rounding import compensated, errors
 from export.quantization.smoothing import smooth
+from export.quantization.static import settle
 from export.quantization.trial import Trial
 from export.sample import (
     CALIBRATION_TEXTS,
@@ -50,6 +52,7 @@ class Quantized:
     steps: list[Figures] = field(default_factory=list)  # what was tried, with the cosine of the sample
     remaining: list[Move] = field(default_factory=list)  # what can still be done, best first
     repaired: bool = False  # smoothed and rounded with compensation
+    static: bool = True  # inputs have one scale for all tokens where these are alike
 
     def further(self, share: float) -> Quantized:
         """Repair more.
@@ -93,15 +96,17 @@ def quantize(
     def chosen() -> Figures:
         nonlocal made
         made = _quantize(encoder, texts, bound, threads, progress, hard, stages)
-        fields = ("forms", "sensitivities", "steps", "repaired")
+        fields = ("forms", "sensitivities", "steps", "repaired", "static")
         document = {name: getattr(made, name) for name in fields}
         return document | {"remaining": [dataclasses.asdict(move) for move in made.remaining]}
 
     found = stages.figures("repairs-hard" if hard else "repairs", chosen)
     if made is not None:
         return made
+    if found["static"]:
+        encoder, _ = _with_parts(encoder, stages.arrays("static", dict))
     if found["repaired"]:
-        encoder, _ = _with_repairs(encoder, stages.arrays("rounded", dict))
+        encoder, _ = _with_parts(encoder, stages.arrays("rounded", dict))
     return Quantized(encoder, **found | {"remaining": [Move(**move) for move in found["remaining"]]})
 
 
@@ -130,15 +135,25 @@ def _quantize(
 
     with tempfile.TemporaryDirectory(prefix="jinabert-quantize-", dir=stages.work) as name:
         work = Path(name)
-        trial = Trial(encoder, work, threads)
+        settled = stages.arrays("static", lambda: _settled(encoder, texts, work, threads, progress))
+        static, _ = _with_parts(encoder, settled)
+        trial = Trial(static, work, threads)
         exact = trial.vectors(judged, {})
         plain = dict.fromkeys(trial.names, "int8")
-        if note("int8, rounded to nearest", trial.cosines(judged, plain, exact)):
+        cosines = trial.cosines(judged, plain, exact)
+        if note("int8, rounded to nearest", cosines):
             alone = stages.figures("layers-nearest", lambda: sensitivities(trial, texts, progress))
-            return Quantized(encoder, plain, alone, steps)
-        rounded = stages.arrays("rounded", lambda: _repaired(encoder, texts, work, threads, progress))
-        encoder, activations = _with_repairs(encoder, rounded)
+            return Quantized(static, plain, alone, steps)
         trial.close()
+        trial = Trial(encoder, work, threads)
+        by_token = trial.cosines(judged, plain, exact)
+        note("the same with a scale for each token alone", by_token)
+        trial.close()
+        is_static = bool(by_token.mean() <= cosines.mean())
+        if is_static:
+            encoder = static
+        rounded = stages.arrays("rounded", lambda: _repaired(encoder, texts, work, threads, progress))
+        encoder, activations = _with_parts(encoder, rounded)
         trial = Trial(encoder, work, threads)
         good = note("int8, smoothed and rounded with compensation", trial.cosines(judged, plain, exact))
         alone = stages.figures("layers-rounded", lambda: sensitivities(trial, texts, progress))
@@ -146,7 +161,7 @@ def _quantize(
         table = (0.0, encoder.table.size * 3 / 1e6)
         ordered = moves(gains, activations, costs(encoder), table)
         if good:
-            return Quantized(encoder, plain, alone, steps, ordered, repaired=True)
+            return Quantized(encoder, plain, alone, steps, ordered, repaired=True, static=is_static)
 
         def enough(count: int) -> bool:
             cosines = trial.cosines(judged, _applied(plain, ordered[:count]), exact)
@@ -154,7 +169,7 @@ def _quantize(
 
         count = fewest(len(ordered), enough)
         forms = _applied(plain, ordered[:count])
-        return Quantized(encoder, forms, alone, steps, ordered[count:], repaired=True)
+        return Quantized(encoder, forms, alone, steps, ordered[count:], repaired=True, static=is_static)
 
 
 def sensitivities(trial: Trial, texts: Texts, progress: Progress) -> dict[str, dict[str, float]]:
@@ -191,26 +206,55 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def _settled(
+    encoder: Encoder, texts: Texts, work: Path, threads: int, progress: Progress
+) -> dict[str, NDArray[Any]]:
+    """The parts of layers that one scale for all tokens changes or adds."""
+    seen = _observed(encoder, texts, work, threads, progress)
+    with _one_thread():
+        layers, _ = settle(encoder.layers, seen)
+    return _changes(encoder, layers)
+
+
 def _repaired(
     encoder: Encoder, texts: Texts, work: Path, threads: int, progress: Progress
 ) -> dict[str, NDArray[Any]]:
     """Smooth and round all matrices: the parts of layers that are new, and each one's share of errors of its input."""
-    progress("observing the inputs of the linear layers")
-    seen = observe(encoder, sample(texts, CALIBRATION_TEXTS, CALIBRATION_TOKENS), work, threads)
+    seen = _observed(encoder, texts, work, threads, progress)
     with _one_thread():
         progress("smoothing")
         changed, seen = _smoothed(encoder, seen)
         changed, activations = _rounded(changed, seen, progress)
+    shares = {f"activations/{name}": np.array(share) for name, share in activations.items()}
+    return _changes(encoder, changed.layers) | shares
+
+
+def _observed(
+    encoder: Encoder, texts: Texts, work: Path, threads: int, progress: Progress
+) -> dict[tuple[int, str], Observed]:
+    """What goes into linear layers, as it is quantised."""
+    progress("observing the inputs of the linear layers")
+    seen = observe(encoder, sample(texts, CALIBRATION_TEXTS, CALIBRATION_TOKENS), work, threads)
+    for number, arrays in enumerate(encoder.layers):
+        for group in INPUTS:
+            if group + ".factor" in arrays:
+                factor = torch.from_numpy(arrays[group + ".factor"])
+                seen[number, group] = seen[number, group].divided(1 / factor)
+    return seen
+
+
+def _changes(encoder: Encoder, layers: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    """The parts that are not the encoder's, by the number of their layer."""
     return {
         f"{number}/{part}": array
-        for number, (before, after) in enumerate(zip(encoder.layers, changed.layers, strict=True))
+        for number, (before, after) in enumerate(zip(encoder.layers, layers, strict=True))
         for part, array in after.items()
         if array is not before.get(part)
-    } | {f"activations/{name}": np.array(share) for name, share in activations.items()}
+    }
 
 
-def _with_repairs(encoder: Encoder, rounded: Mapping[str, NDArray[Any]]) -> tuple[Encoder, dict[str, float]]:
-    """The encoder with the parts of :func:`_repaired`, and those shares."""
+def _with_parts(encoder: Encoder, rounded: Mapping[str, NDArray[Any]]) -> tuple[Encoder, dict[str, float]]:
+    """The encoder with the parts of :func:`_settled` or :func:`_repaired`, and the shares."""
     layers = [dict(arrays) for arrays in encoder.layers]
     activations = {}
     for key, array in rounded.items():
@@ -240,19 +284,20 @@ def _rounded(
     layers, activations = [], {EMBEDDINGS: 0.0}
     for number, arrays in enumerate(encoder.layers):
         changed = dict(arrays)
-        for group, matrices in GROUPS.items():
+        for group, matrices in INPUTS.items():
             observed = seen[number, group]
             names = [name for name in matrices if name + ".fp32" in arrays]
             whole = np.concatenate([arrays[name + ".fp32"] for name in names], axis=1)
             if group + ".factor" in arrays:
                 whole = whole / arrays[group + ".factor"][:, None]
             int8, scale = compensated(whole, observed)
+            step = float(arrays[group + ".step"]) if group + ".step" in arrays else None
             start = 0
             for name in names:
                 columns = slice(start, start := start + arrays[name + ".fp32"].shape[1])
                 mine = np.ascontiguousarray(int8[:, columns]), np.ascontiguousarray(scale[columns])
                 changed |= {name + ".int8": mine[0], name + ".scale": mine[1]}
-                by_rows, by_weights = errors(whole[:, columns], *mine, observed.rows)
+                by_rows, by_weights = errors(whole[:, columns], *mine, observed.rows, step)
                 part = by_rows / (by_rows + by_weights) if by_rows else 0.0
                 activations[f"encoder.layer.{number}.{name}"] = part
         layers.append(changed)

@@ -56,6 +56,7 @@ def errors(
     int8: NDArray[np.int8],
     scale: NDArray[np.float32],
     rows: Tensor,
+    step: float | None = None,
 ) -> tuple[float, float]:
     """What rounding changes in the output, relative to it: means of squares.
 
@@ -63,12 +64,13 @@ def errors(
     :param int8: the matrix in int8.
     :param scale: its scale by output.
     :param rows: inputs, float32 [rows, inputs].
-    :return: by rounding the inputs (one scale a row), and by rounding the matrix.
+    :param step: the scale of all rows; None: each has its own.
+    :return: by rounding the inputs, and by rounding the matrix.
     """
     weight = torch.from_numpy(matrix)
     size = float((rows @ weight).square().sum()) or 1.0
-    step = rows.abs().amax(1, keepdim=True).clamp(min=1e-30) / WEIGHT_LIMIT
-    by_rows = ((rows / step).round() * step - rows) @ weight
+    steps = rows.abs().amax(1, keepdim=True).clamp(min=1e-30) / WEIGHT_LIMIT if step is None else step
+    by_rows = ((rows / steps).round().clamp(-WEIGHT_LIMIT - 1, WEIGHT_LIMIT) * steps - rows) @ weight
     by_weights = rows @ (torch.from_numpy(int8 * scale) - weight)
     return float(by_rows.square().sum()) / size, float(by_weights.square().sum()) / size
 

@@ -5,7 +5,8 @@ a part of a channel's size from the one to the other. Where what makes the chann
 division, at no cost: the up projection for ``mlp.wo``, values for ``attention.output.dense``. What goes into attention
 and feed-forward is the residual as well, and stays: there the graph multiplies channels before it quantises them.
 
-Factors are powers of two, so that fp32 vectors keep their bits.
+Factors are powers of two, so that fp32 vectors keep their bits. Inputs with one scale for all tokens (static.py) are
+balanced already.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from export.graph.encoder import Encoder
-from export.graph.weights import quantize_matrix
-from export.quantization.observed import GROUPS, Observed
+from export.graph.weights import INPUTS, quantize_matrix
+from export.quantization.observed import Observed
 from export.quantization.rounding import errors
 
-__all__ = ["STRENGTHS", "candidates", "smooth"]
+__all__ = ["MAKERS", "STRENGTHS", "Layers", "Seen", "candidates", "smooth"]
 
 STRENGTHS = (0.0, 0.3, 0.5, 0.7)  # of smoothing; 0 leaves a layer as it is
 COMPENSATED = 0.1  # of the error of weights that compensated rounding leaves, about
@@ -57,7 +58,7 @@ def smooth(encoder: Encoder, seen: Seen) -> tuple[Layers, Seen]:
     layers: Layers = [dict(arrays) for arrays in encoder.layers]
     found = dict(seen)
     for (number, group), observed in seen.items():
-        if group not in MAKERS:
+        if group not in MAKERS or group + ".step" in layers[number]:
             continue
         arrays, maker = layers[number], MAKERS[group]
         factors, _ = _best(arrays, group, observed)
@@ -66,8 +67,8 @@ def smooth(encoder: Encoder, seen: Seen) -> tuple[Layers, Seen]:
                 arrays[part] = arrays[part] / factors.numpy()
         arrays[group + ".fp32"] = arrays[group + ".fp32"] * factors.numpy()[:, None]
         found[number, group] = observed.divided(factors)
-    for group in GROUPS:
-        if group in MAKERS:
+    for group in INPUTS:
+        if group in MAKERS or group + ".step" in layers[0]:
             continue
         best = [_best(arrays, group, seen[number, group]) for number, arrays in enumerate(layers)]
         if min(left for _, left in best) > GAIN:
@@ -81,7 +82,7 @@ def smooth(encoder: Encoder, seen: Seen) -> tuple[Layers, Seen]:
 
 def _best(arrays: dict[str, NDArray[Any]], group: str, observed: Observed) -> tuple[Tensor, float]:
     """The factors that leave least error, and how much of it without them."""
-    matrices = [arrays[name + ".fp32"] for name in GROUPS[group] if name + ".fp32" in arrays]
+    matrices = [arrays[name + ".fp32"] for name in INPUTS[group] if name + ".fp32" in arrays]
     weight = torch.from_numpy(matrices[0] if len(matrices) == 1 else np.concatenate(matrices, axis=1))
     choices = [
         torch.exp2(torch.log2(factors).round())

@@ -16,12 +16,13 @@ from export import graph
 from export.__main__ import main
 from export.checkpoint import load_model
 from export.graph.encoder import Encoder
-from export.graph.weights import MATRICES, PAIR_SUM_LIMIT, WEIGHT_LIMIT, quantize_matrix
+from export.graph.weights import INPUTS, MATRICES, PAIR_SUM_LIMIT, WEIGHT_LIMIT, quantize_matrix
 from export.quantization import Trial, quantize, sensitivities
 from export.quantization.choice import Move, fewest, moves
 from export.quantization.observed import Observed, observe
 from export.quantization.rounding import compensated, errors
 from export.quantization.smoothing import smooth
+from export.quantization.static import settle
 from export.sample import SAMPLE_TEXTS, sample
 from runtime import Embedder
 from tests.export.conftest import WORDS, tiny_fields, tiny_state, write_checkpoint
@@ -58,7 +59,7 @@ def hard(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def observed(rows: torch.Tensor) -> Observed:
-    return Observed(rows.T @ rows, len(rows), rows)
+    return Observed(rows.T @ rows, len(rows), rows, rows.abs().amax(0))
 
 
 @settings(max_examples=20, deadline=None)
@@ -113,12 +114,63 @@ def test_what_was_smoothed_is_what_would_be_observed(hard: Path, tmp_path: Path)
         np.testing.assert_allclose(expected[key].rows, found[key].rows * factor, rtol=1e-5, atol=1e-6)
 
 
+def settled(encoder: Encoder, folder: Path) -> Encoder:
+    layers, _ = settle(encoder.layers, observe(encoder, texts(), folder, 1))
+    return dataclasses.replace(encoder, layers=layers)
+
+
+@pytest.mark.parametrize("checkpoint", ["tiny_checkpoint", "hard", "t5_checkpoint"])
+def test_one_scale_for_all_tokens_changes_no_bit_of_fp32(
+    request: pytest.FixtureRequest, tmp_path: Path, checkpoint: str
+) -> None:
+    encoder = load_model(request.getfixturevalue(checkpoint)).export_weights()
+    static = settled(encoder, tmp_path)
+    assert all("mlp.step" in arrays for arrays in static.layers)
+    before, after = (session(graph.build(each, precision="fp32")) for each in (encoder, static))
+    for length in (7, 1300):
+        np.testing.assert_array_equal(run(before, tokens(length)), run(after, tokens(length)))
+
+
+@pytest.mark.parametrize("checkpoint", ["tiny_checkpoint", "es_checkpoint", "t5_checkpoint"])
+def test_one_scale_for_all_tokens_is_about_as_close_in_both_branches(
+    request: pytest.FixtureRequest, tmp_path: Path, checkpoint: str
+) -> None:
+    encoder = load_model(request.getfixturevalue(checkpoint)).export_weights()
+    static = settled(encoder, tmp_path)
+    exact = session(graph.build(encoder, precision="fp32"))
+    graphs = [session(graph.build(each)) for each in (encoder, static)]
+    for length in (7, 60, 1300):
+        vector = unit(run(exact, tokens(length)))
+        each, one = (1 - (unit(run(model, tokens(length))) * vector).sum() for model in graphs)
+        assert one <= max(3 * each, 1e-3)
+
+
+def test_a_text_of_one_scale_has_the_same_bits_in_any_batch(encoder: Encoder, tmp_path: Path) -> None:
+    model = session(graph.build(settled(encoder, tmp_path)))
+    ids = np.concatenate([tokens(40, seed) for seed in range(3)])
+    mask = np.ones_like(ids)
+    mask[1, 11:] = 0
+    together = model.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+    for row, length in enumerate((40, 11, 40)):
+        alone = {"input_ids": ids[row : row + 1, :length], "attention_mask": mask[row : row + 1, :length]}
+        np.testing.assert_array_equal(model.run(None, alone)[0][0], together[row, :length])
+
+
+def test_tokens_that_are_not_alike_keep_a_scale_each(encoder: Encoder, tmp_path: Path) -> None:
+    seen = observe(encoder, texts(), tmp_path, 1)
+    for (_, group), observed in seen.items():
+        if group == "mlp.wo":
+            observed.largest[:] = 300 * observed.largest.max()  # of some token, in all channels
+    layers, _ = settle(encoder.layers, seen)
+    assert all("mlp.step" in arrays and "mlp.wo.step" not in arrays for arrays in layers)
+
+
 @pytest.mark.parametrize("bound", [0.9, 0.99, 0.999, 0.99999])
 def test_any_bound_is_kept_whatever_the_weights(hard: Path, bound: float) -> None:
     encoder = load_model(hard).export_weights()
     lines: list[str] = []
     made = quantize(encoder, texts(), bound=bound, threads=1, progress=lines.append)
-    assert "int8, rounded to nearest: " in lines[0]  # known at once
+    assert "int8, rounded to nearest: " in lines[1]  # known at once
     exact = session(graph.build(encoder, precision="fp32"))
     found = session(graph.build(made.encoder, forms=made.forms))
     judged = sample(texts(), SAMPLE_TEXTS, 128)
@@ -135,7 +187,13 @@ def test_weights_that_int8_suits_are_left_alone(encoder: Encoder) -> None:
     made = quantize(encoder, texts(), bound=0.9, threads=1, progress=silent)
     assert not made.repaired
     assert set(made.forms.values()) == {"int8"}
-    assert made.encoder is encoder
+    layers = zip(made.encoder.layers, encoder.layers, strict=True)
+    assert all(
+        int8 not in ours
+        and set(ours) - set(given) <= {f"{name}.{end}" for name in INPUTS for end in ("step", "factor")}
+        for ours, given in layers
+        for int8 in ("mlp.wo.int8", "mlp.up.int8")
+    )
 
 
 def test_further_repairs_end_in_fp32(hard: Path) -> None:
