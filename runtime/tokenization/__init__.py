@@ -1,1 +1,1 @@
-"""Texts to token ids, with the standard library alone: the same ids and offsets as `tokenizers` gives."""
+"""Texts to token ids and back, with the standard library alone: the same ids, offsets, texts as `tokenizers` gives."""

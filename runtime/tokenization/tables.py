@@ -1,7 +1,7 @@
 """tokenizer.bin: what a tokenizer has learned, in a form that loads without parsing.
 
 One line of JSON says what follows: for each table its name, type and number of bytes. Types are those of the array
-module in little-endian order ("B", "H", "I", "Q", "d"), or "text" for UTF-8. export/tokenization.py writes it.
+module in little-endian order ("B", "H", "I", "Q", "d"), or "text" for UTF-8. export/tokenization/ writes it.
 """
 
 from __future__ import annotations
