@@ -117,7 +117,7 @@ def remake(settings: ExportSettings, corpus: Sequence[str], progress: Progress) 
 
 
 def with_int8(encoder: Encoder, source: Path) -> Encoder:
-    """Take the int8 matrices and scales of a model folder, instead of rounding to nearest.
+    """Take the int8 matrices, scales and vectors of a model folder, to the bit, instead of rounding to nearest.
 
     :param encoder: of export.distill.dequantize.load_model_folder.
     :param source: the model folder.
@@ -132,5 +132,7 @@ def with_int8(encoder: Encoder, source: Path) -> Encoder:
         wanted = [f"{name}.{part}" for name in encoder.matrices for part in ("int8", "scale")]
         optional = [f"{name}.{part}" for name in INPUTS for part in ("factor", "step")]
         wanted += [name for name in optional if prefix + name in arrays]
+        # Through the root of the width and back, the query's bias would be another number in its last bit.
+        wanted += [name for name in parts if prefix + name in arrays]
         layers.append({**parts, **{name: arrays[prefix + name] for name in wanted}})
     return dataclasses.replace(encoder, layers=layers)
