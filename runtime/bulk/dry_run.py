@@ -6,6 +6,8 @@ import json
 import time
 from typing import TYPE_CHECKING
 
+from tqdm import tqdm
+
 from .embedding import load
 from .rows import Place
 
@@ -63,14 +65,7 @@ def sample(
         )
         say(
             f"about {round(rows * times):,} rows, {round(tokens):,} tokens; at {rate:,.0f} tokens/s with "
-            f"{layout.processes} x {layout.threads} threads about {duration(tokens / rate)}"
+            f"{layout.processes} x {layout.threads} threads about {tqdm.format_interval(tokens / rate)} (h:m:s)"
         )
     say("dry run: nothing was written")
     return rows, len(problems)
-
-
-def duration(seconds: float) -> str:
-    """In the two largest units."""
-    minutes, rest = divmod(max(1, round(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

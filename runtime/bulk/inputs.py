@@ -39,6 +39,7 @@ class File(NamedTuple):
     size: int  # bytes
     modified_ns: int  # 0 where the store does not say
     partition: dict[str, str | None]  # year=2020 in the names of its folders
+    known: str  # where links lead: the same of a file that is met twice
 
     @property
     def facts(self) -> tuple[int, int]:
@@ -85,15 +86,14 @@ def find(places: Sequence[str], kind: str | None, output: str) -> Files:
     :param output: place of the output, whose files are no input.
     :raises InputError: there are none, or of several kinds.
     """
-    files: dict[tuple[str, str], File] = {}
+    files: dict[str, File] = {}
     one, others = True, []
     for place in places:
         found, strange = _listed(place, output)
         one = one and strange is None and len(places) == 1
         others += strange or []
         for file in found:
-            key = ("", os.path.realpath(file.path)) if file.storage.local else (file.storage.place, file.path)
-            if files.setdefault(key, file) is not file:
+            if files.setdefault(file.known, file) is not file:
                 others.append(f"{file.name} again")
     listed, shown = list(files.values()), ", ".join(places)
     kinds: dict[str, str] = {}
@@ -124,30 +124,34 @@ def describe(files: Files) -> str:
     return f"{files.files[0].name}" if len(files.files) == 1 else f"{len(files.files):,} files ({kind})"
 
 
-def _below(storage: Storage) -> Iterator[tuple[str, int | None, int]]:
-    """Path, size and time of change of what lies below a folder; no size of what is no file.
-
-    A link is followed, and one that leads back or nowhere does not go unseen.
-    """
-    if not storage.local:
-        for info in storage.filesystem.get_file_info(fs.FileSelector(storage.path, recursive=True)):
-            if info.type != fs.FileType.Directory:
-                yield info.path, info.size, _modified(info)
+def _below(storage: Storage) -> Iterator[tuple[str, str, int | None, int]]:
+    """Path, where links lead, size and time of change of what lies below a folder; no size of what is no file."""
+    if storage.local:
+        yield from _walked(storage.path, set())
         return
-    seen = set()
-    for parent, folders, names in os.walk(storage.path, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        for path in (os.path.join(parent, name) for name in names):
-            try:
-                facts = os.stat(path)
-            except OSError:
-                yield path, 0, 0
+    for info in storage.filesystem.get_file_info(fs.FileSelector(storage.path, recursive=True)):
+        if info.type != fs.FileType.Directory:
+            yield info.path, storage.place + info.path, info.size, _modified(info)
+
+
+def _walked(folder: str, seen: set[str]) -> Iterator[tuple[str, str, int | None, int]]:
+    """The same for a local folder, but of folders that were seen: a link may lead back, or nowhere."""
+    real = os.path.realpath(folder)
+    if real in seen:
+        return
+    seen.add(real)
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _walked(entry.path, seen)
                 continue
-            yield path, facts.st_size if stat.S_ISREG(facts.st_mode) else None, facts.st_mtime_ns
+            known = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(real, entry.name)
+            try:
+                facts = entry.stat()
+            except OSError:  # reading tells
+                yield entry.path, known, 0, 0
+                continue
+            yield entry.path, known, facts.st_size if stat.S_ISREG(facts.st_mode) else None, facts.st_mtime_ns
 
 
 def _listed(place: str, output: str) -> tuple[list[File], list[str] | None]:
@@ -163,9 +167,11 @@ def _listed(place: str, output: str) -> tuple[list[File], list[str] | None]:
         if info.type == fs.FileType.NotFound:
             raise InputError(f"{place!r}: there is no such file or folder")
         if info.type == fs.FileType.File:
-            return [
-                File(storage, info.path, info.base_name, info.size, _modified(info), _hive(info.path))
-            ], None
+            known = os.path.realpath(info.path) if storage.local else storage.place + info.path
+            one = File(
+                storage, info.path, info.base_name, info.size, _modified(info), _hive(info.path), known
+            )
+            return [one], None
         if info.type != fs.FileType.Directory:
             raise InputError(f"{place!r}: neither a file nor a folder")
         listing = list(_below(storage))
@@ -176,7 +182,7 @@ def _listed(place: str, output: str) -> tuple[list[File], list[str] | None]:
     exclude = Storage(output)
     below = exclude.path.rstrip("/") + "/" if type(exclude.filesystem) is type(storage.filesystem) else None
     files, strange = [], []
-    for path, size, modified in listing:
+    for path, known, size, modified in listing:
         path = path.replace(os.sep, "/")
         name = path.removeprefix(storage.path.replace(os.sep, "/").rstrip("/") + "/")
         hidden = any(part.startswith((".", "_")) for part in name.split("/"))
@@ -185,7 +191,7 @@ def _listed(place: str, output: str) -> tuple[list[File], list[str] | None]:
         if size is None:
             strange.append(name)
         else:
-            files.append(File(storage, path, name, size, modified, _hive(path)))
+            files.append(File(storage, path, name, size, modified, _hive(path), known))
     if not files:
         raise InputError(f"{place!r}: no files there")
     return sorted(files, key=lambda file: file.name), strange

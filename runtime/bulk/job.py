@@ -278,15 +278,15 @@ class _Job:
         units = reading.units(start, number)
         if one:
             units = _one_part(units, number)
-        about = {name: self._document["model"][name] for name in ("name", "checksum")}
-        about["normalize"] = self._document["options"]["normalize"]
+        model, options = self._document["model"], self._document["options"]
+        about = {"model": model["name"], "checksum": model["checksum"], "normalize": options["normalize"]}
         part, writer = Part(), None
         try:
             with contextlib.closing(embed_units(embedder, units, processes, dedupe)) as results:
                 for unit, found in results:
                     if writer is None:
                         part = Part(part=unit.part)
-                        make = WRITERS[self._document["options"]["format"]]
+                        make = WRITERS[options["format"]]
                         writer = make(storage, unit.part, embedder.schema.names, about)
                     self._add(part, unit, found, writer)
                     bar.add(unit.bytes, unit.rows, found.tokens)

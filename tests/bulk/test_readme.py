@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,11 +46,11 @@ def blocks(text: str) -> list[tuple[str, str]]:
     return BLOCK.findall(text)
 
 
-def section(title: str) -> str:
+def section(title: str, block: int = 0) -> str:
     """What is pasted below a heading."""
     found = re.search(rf"^### {title}\n(.*?)(?=^##|\Z)", README, re.MULTILINE | re.DOTALL)
     assert found, title
-    return blocks(found[1])[0][1]
+    return blocks(found[1])[block][1]
 
 
 def paste(kind: str, code: str, folder: Path, **env: str) -> str:
@@ -116,6 +118,36 @@ def test_engines(engine: str, pasted: Path, expected: np.ndarray) -> None:
     found = {row["text"]: row["embedding"] for row in rows(pasted / output)}
     texts = [row["text"] for row in rows(pasted / "corpus.parquet")]
     assert np.array_equal(np.array([found[text] for text in texts], np.float32), expected)
+
+
+@pytest.mark.slow
+def test_ray_goes_on_where_its_driver_was_killed(pasted: Path, expected: np.ndarray) -> None:
+    pytest.importorskip("ray.data", reason="needs ray", exc_type=ImportError)
+    whole = 'read_parquet("corpus.parquet")'
+    code = section("Ray Data", 1).replace(whole, f"{whole[:-1]}, override_num_blocks=40)")
+    assert code != section("Ray Data", 1)
+    output = pasted / "vectors-ray-resumed"
+    for _ in range(2):
+        before = len(list(output.glob("*.parquet")))
+        log = (pasted / "ray.log").open("wb")
+        driver = subprocess.Popen(
+            [sys.executable, "-c", code], cwd=pasted, env=environment(), stdout=log, stderr=log
+        )
+        deadline = time.monotonic() + TIMEOUT
+        while len(list(output.glob("*.parquet"))) < before + 2 and driver.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        driver.kill()
+        assert driver.wait() == -signal.SIGKILL, (pasted / "ray.log").read_text()
+    some = len(list(output.glob("*.parquet")))
+    paste("python", code, pasted)
+    assert len(list(output.glob("*.parquet"))) > some
+    found = rows(output)
+    assert sorted(row["id"] for row in found) == sorted(f"doc-{number}" for number in range(2000))
+    vectors = {row["id"]: row["embedding"] for row in found}
+    assert np.array_equal(
+        np.array([vectors[f"doc-{number}"] for number in range(2000)], np.float32), expected
+    )
 
 
 @pytest.mark.slow
