@@ -68,6 +68,7 @@ def plan(files: Files, options: ReadOptions, given: dict[str, Any], say: Callabl
     if not parquet:
         schemas = [pa.schema([(name, pa.string()) for name in present])] if present else []
     kept_names = [column.name for column in kept]
+    options.used.update(part for name in kept_names for part in (name, *name.split(".")))
     empty = _empty(schemas, [options.key, *kept_names, *tested], partitions) if schemas else None
     if empty is not None:
         try:

@@ -114,13 +114,7 @@ class Reading(NamedTuple):
     def units(self, start: Place, part: int) -> Iterator[Unit]:
         """Units from a place on, the first of a part."""
         unit, made, characters = Unit(part=part, end=start), 0, 0  # of the part: rows, characters
-
-        def limits() -> tuple[int, int]:
-            return (
-                self.shard_rows or min(SHARD_ROWS, FIRST_ROWS << min(unit.part, 20)),
-                min(SHARD_CHARACTERS // self.smaller, FIRST_CHARACTERS << min(unit.part, 20)),
-            )
-
+        most_rows, most_characters = self._limits(part)
         files = self.files.files
         before, size = sum(file.size for file in files[: start.file]), 0
         base = start.row - start.file_row  # rows in the files before
@@ -139,13 +133,8 @@ class Reading(NamedTuple):
                         unit.places.append(at)
                         unit.kept.append(record.kept)
                     length = len(record.text) + 1
-                    unit.rows, made, characters, size = (
-                        unit.rows + 1,
-                        made + 1,
-                        characters + length,
-                        size + length,
-                    )
-                    most_rows, most_characters = limits()
+                    unit.rows, made, characters = unit.rows + 1, made + 1, characters + length
+                    size += length
                     unit.last = made >= most_rows or characters >= most_characters
                     full = unit.last or unit.rows >= UNIT_ROWS or size >= UNIT_CHARACTERS // self.smaller
                     if full and record.end >= 0:
@@ -155,6 +144,7 @@ class Reading(NamedTuple):
                         yield unit
                         if unit.last:
                             made = characters = 0
+                            most_rows, most_characters = self._limits(unit.part + 1)
                         unit, size = Unit(part=unit.part + unit.last), 0
             except (InputError, OSError, pa.ArrowException) as error:
                 named = isinstance(error, InputError)
@@ -166,6 +156,12 @@ class Reading(NamedTuple):
         unit.last, unit.end, unit.bytes = True, Place(len(files), row=base + 1), before
         if unit.rows or unit.filtered or unit.blank or unit.failed or made:
             yield unit
+
+    def _limits(self, part: int) -> tuple[int, int]:
+        """Rows and characters of a part."""
+        doubled = min(part, 20)
+        rows = self.shard_rows or min(SHARD_ROWS, FIRST_ROWS << doubled)
+        return rows, min(SHARD_CHARACTERS // self.smaller, FIRST_CHARACTERS << doubled)
 
     def table(self, unit: Unit, chosen: list[int]) -> Any:
         """The kept columns of some texts of a unit."""

@@ -93,6 +93,7 @@ class ReadOptions:
                 )
         self.field, self.format, self.encoding, self.errors = field, format, encoding, errors
         self.delimiter, self.quoting, self.most_bytes = delimiter, quoting, most_bytes
+        self.used = {self.key, *self.key.split(".")}  # keys of JSON that may not be there twice
 
     @property
     def key(self) -> str:
@@ -134,6 +135,8 @@ class Source:
         self.encoding = options.encoding or "utf-8"
         self.seekable = stream.seekable()  # rows() goes on at a place without reading what is before
         self._stream, self._table = stream, None
+        self._twice = ""  # a key of the last JSON value
+        self._json = json.JSONDecoder(object_pairs_hook=self._object)
         guard, self.packed = unpack(stream, name)
         head = guard.head()
         self.empty = not head
@@ -216,8 +219,31 @@ class Source:
             elif problem is None and not text.strip():
                 self.blank += 1
             else:
-                value, problem = (None, problem) if problem else _object(text)
+                value = None
+                if problem is None:
+                    value, problem = self._value_of(text)
                 yield Row(number, number + 1, end, value, problem)
+
+    def _value_of(self, line: str) -> tuple[Any, str | None]:
+        """The value of a line of JSON, and why it is of no use."""
+        self._twice = ""
+        try:
+            value = self._json.decode(line)
+        except (ValueError, RecursionError) as error:
+            return None, f"not JSON ({str(error).splitlines()[0]})"
+        return value, self._problem(value)
+
+    def _problem(self, value: Any) -> str | None:
+        if not isinstance(value, dict):
+            return f"{kind(value)}, not a JSON object"
+        return f"the key {self._twice!r} is there twice" if self._twice else None
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):  # json itself takes the last one
+            keys = [key for key, _ in pairs if key in self.options.used]
+            self._twice = next((key for key in keys if keys.count(key) > 1), self._twice)
+        return found
 
     def texts(self, key: str) -> Iterator[str]:
         """The texts, where every row must have one.
@@ -286,7 +312,7 @@ class Source:
 
     def _documents(self, skip: int) -> Iterator[Row]:
         """Values of JSON in an array, or one after the other; a row's `end` is how many there were until it."""
-        stream, parser = self._at(self._start), json.JSONDecoder()
+        stream = self._at(self._start)
         decode = codecs.getincrementaldecoder("utf-8")(self.options.errors)
         text, place, line, number = "", 0, 1, 0
         array: bool | None = None
@@ -307,16 +333,14 @@ class Source:
                 return
             elif mark == "," and array and number:
                 place += 1
-            elif mark and (found := _value(parser, text, place, ended)) is not None:
+            elif mark and (found := self._value_at(text, place, ended)) is not None:
                 value, stop = found
                 if stop < 0:
                     raise damaged(f"not JSON ({value})")
                 array, number = bool(array), number + 1
                 if number > skip:
-                    known = isinstance(value, dict) or (array and isinstance(value, str))
-                    yield Row(
-                        line, line + 1, number, value, None if known else f"{kind(value)}, not a JSON object"
-                    )
+                    problem = None if array and isinstance(value, str) else self._problem(value)
+                    yield Row(line, line + 1, number, value, problem)
                 line, place = line + text.count("\n", place, stop), stop
             elif ended:
                 if self._guard.error or array:
@@ -336,6 +360,15 @@ class Source:
                         text += decode.decode(data, ended)
                     except UnicodeDecodeError as error:
                         raise damaged(f"not {self.encoding} ({error.reason})") from None
+
+    def _value_at(self, text: str, place: int, ended: bool) -> tuple[Any, int] | None:
+        """A value and its end; (reason, -1) if it is none; None if more of it may come."""
+        self._twice = ""
+        try:
+            value, stop = self._json.raw_decode(text, place)
+        except (ValueError, RecursionError) as error:
+            return (str(error).splitlines()[0], -1) if ended or isinstance(error, RecursionError) else None
+        return (value, stop) if ended or stop < len(text) else None
 
     def _parquet_texts(self, key: str) -> Iterator[str]:
         pyarrow("Parquet", self.name)
@@ -424,14 +457,6 @@ def ending(name: str) -> str:
     return "." + name.rpartition(".")[2] if "." in name else ""
 
 
-def _object(line: str) -> tuple[Any, str | None]:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        return None, f"not JSON ({str(error).splitlines()[0]})"
-    return value, None if isinstance(value, dict) else f"{kind(value)}, not a JSON object"
-
-
 def _parses(text: str) -> Any:
     try:
         return json.loads(text)
@@ -443,12 +468,3 @@ def _is_array(start: str, said: str | None) -> bool:
     """Whether what begins with [ is an array of strings, or none at all, and not a line of text."""
     strings = re.match(r"\[\s*(\"|\]\s*$)", start) is not None
     return strings and (said in ("jsonl", "json") or isinstance(_parses(start), list))
-
-
-def _value(parser: json.JSONDecoder, text: str, place: int, ended: bool) -> tuple[Any, int] | None:
-    """A value and its end; (reason, -1) if it is none; None if more of it may come."""
-    try:
-        value, stop = parser.raw_decode(text, place)
-    except (ValueError, RecursionError) as error:
-        return (str(error).splitlines()[0], -1) if ended or isinstance(error, RecursionError) else None
-    return (value, stop) if ended or stop < len(text) else None

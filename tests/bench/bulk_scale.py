@@ -44,7 +44,7 @@ MEMORY = """
 import resource, sys, time
 import numpy as np
 from runtime.bulk import job, output, plan, rows
-from runtime.bulk.arrow import Embedded
+from runtime.bulk.embedding import Embedded
 count, folder = int(sys.argv[1]), sys.argv[2]
 class Nowhere:
     def __init__(self, *_): pass
@@ -52,7 +52,7 @@ class Nowhere:
     def close(self): return []
     def discard(self): pass
 output.WRITERS["parquet"] = Nowhere
-vectors, size = np.zeros((1024, 1), np.float32), 1024
+size = 1024
 texts, errors = ["text"] * size, [None] * size
 def units(self, start, part):
     for number in range(count // size):
@@ -61,7 +61,8 @@ def units(self, start, part):
         last, end = number % 8 == 7, rows.Place(row=first)
         part = number // 8
         yield rows.Unit(size, part=part, texts=texts, places=places, kept=[(None, ())] * size, last=last, end=end)
-def embed_units(heart, units, processes, dedupe):
+def embed_units(embedder, units, processes, dedupe):
+    vectors = np.zeros((size, embedder.dimension), np.float32)
     for unit in units:
         yield unit, Embedded(vectors, errors, size, 0, 0)
 rows.Reading.units = units

@@ -11,7 +11,7 @@ import lzma
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime import InputError
@@ -67,6 +67,7 @@ def test_lines_of_text(data: bytes, expected: list[str]) -> None:
     assert texts(data) == expected
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n")), min_size=1))
 def test_there_are_as_many_texts_as_lines(lines: list[str]) -> None:
     data = "".join(f"{text}\n" for text in lines).encode()
@@ -225,6 +226,22 @@ def test_values_that_are_no_objects_are_named() -> None:
     ]
 
 
+def test_a_key_that_is_there_twice_is_told() -> None:
+    twice = b'{"text": "a", "text": "b"}'
+    for data, name in (
+        (twice + b'\n{"text": "c", "n": 1, "n": 2}\n', "in.jsonl"),
+        (b"[" + twice + b"]", "in.json"),
+    ):
+        assert rows(data, name)[0][2] == "the key 'text' is there twice"
+        assert [problem for *_, problem in rows(data, name)[1:]] in (
+            [],
+            [None],
+        )  # of others the last one counts
+    nested = b'{"doc": {"text": "a", "text": "b"}}\n'
+    assert rows(nested, "in.jsonl", field="doc.text")[0][2] == "the key 'text' is there twice"
+    assert rows(b'{"text": "a", "m": [{"text": "b"}, {"text": "c"}]}\n', "in.jsonl")[0][1] == "a"
+
+
 def test_a_header_of_csv_that_is_none() -> None:
     with pytest.raises(InputError, match=r"in\.csv: the header has a quote that does not close well"):
         texts(b'"i\nd","text"\n1,a\n', "in.csv")
@@ -322,6 +339,7 @@ def test_a_quote_never_makes_one_row_of_several(mark: str) -> None:
 fields = st.text(st.characters(codec="utf-8", exclude_characters="\r\0\ufeff"), max_size=8)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 10**6), fields), min_size=1, max_size=20))
 def test_every_row_of_csv_is_a_text_or_a_problem(records: list[tuple[int, str]]) -> None:
     target = io.StringIO()
@@ -334,6 +352,7 @@ def test_every_row_of_csv_is_a_text_or_a_problem(records: list[tuple[int, str]])
         assert text is None or text in {text for _, text in records} or "\n" in target.getvalue()
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(st.sampled_from('a",\n'), max_size=6), min_size=1, max_size=12), st.data())
 def test_reading_goes_on_where_it_stopped(lines: list[str], data: st.DataObject) -> None:
     content = ("id,text\n" + "\n".join(lines) + "\n").encode()
