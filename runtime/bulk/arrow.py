@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from .embedding import Embedded
 
+TEXTS = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view", "null")
+TEXT_TYPES = [getattr(pa, name)() for name in TEXTS if hasattr(pa, name)]  # views are pyarrow's from 16 on
 ABOUT_TOKENS = b"jinabert-runtime"  # key of a column's metadata
 
 
@@ -186,7 +188,7 @@ def texts_of(column: Any, field: str) -> tuple[list[str], list[str | None]]:
     kind = column.type
     if pa.types.is_dictionary(kind):
         return texts_of(column.cast(kind.value_type), field)
-    if not (is_text(kind) or pa.types.is_null(kind)):
+    if kind not in TEXT_TYPES:
         raise InputError(f"column {field!r} is {kind}, not strings: choose another --field")
     try:
         values = column.to_pylist()
@@ -207,16 +209,3 @@ def texts_of(column: Any, field: str) -> tuple[list[str], list[str | None]]:
         texts.append(text)
         errors.append(error)
     return texts, errors
-
-
-def is_text(kind: Any) -> bool:
-    """Whether a pyarrow type is one of strings or bytes."""
-    tests = (
-        "is_string",
-        "is_large_string",
-        "is_string_view",
-        "is_binary",
-        "is_large_binary",
-        "is_binary_view",
-    )
-    return any(getattr(pa.types, name)(kind) for name in tests if hasattr(pa.types, name))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from runtime.batching import BATCH_TOKENS
 from runtime.errors import InputError, OutputError
 from runtime.multivector import DTYPES as TOKEN_DTYPES
 
@@ -90,6 +91,7 @@ class TextEmbedder:
     threads: int | None = None
 
     long_texts = 1  # of a worker: see layout.Layout
+    batch_tokens = BATCH_TOKENS  # see batching.py; nothing of both changes a vector
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -139,6 +141,7 @@ class TextEmbedder:
                 prompt_name=self.prompt_name,
                 prompt=self.prompt,
                 return_stats=True,
+                batch_tokens=self.batch_tokens,
             )
             sums = (stats.tokens, stats.truncated_texts, stats.cut_tokens)
         else:

@@ -32,33 +32,10 @@ if TYPE_CHECKING:
 
 HOPELESS_ROWS = 10_000  # if so many are rejected and none is good, the job ends
 LIBRARIES = ("onnxruntime", "numpy", "pyarrow")
-VECTOR_OPTIONS = (
-    "dtype",
-    "prompt",
-    "token_vectors",
-    "token_dimensions",
-    "field",
-    "vector_column",
-    "max_length",
-    "overflow",
-    "dimensions",
-    "normalize",
-    "prompt_name",
-)
 READING_OPTIONS = ("encoding", "errors", "delimiter", "quoting")
 # Nothing of the output follows from these: a resumed job may have others.
-RUN_OPTIONS = {
-    "source",
-    "target",
-    "model",
-    "dedupe",
-    "max_rejects",
-    "processes",
-    "threads",
-    "verify",
-    "resume",
-}
-RUN_OPTIONS |= {"force", "dry_run", "progress", "say"}
+RUN_OPTIONS = {"source", "target", "model", "dedupe", "max_rejects", "processes", "threads", "verify"}
+RUN_OPTIONS |= {"resume", "force", "dry_run", "progress", "say"}
 
 
 @dataclass
@@ -145,8 +122,10 @@ def embed_files(
     how = {name: given[name] for name in READING_OPTIONS}
     options = ReadOptions(field, format=input_format, most_bytes=MOST_BYTES, **how)
     folder = None if model is None else os.path.abspath(os.fspath(model))
-    vectors = {name: given[name] for name in VECTOR_OPTIONS}
-    embedder = ArrowEmbedder(folder, **vectors)
+    own = given | {"model": folder, "threads": None}
+    embedder = ArrowEmbedder(
+        **{name: own[name] for name in ArrowEmbedder.__dataclass_fields__ if name in own}
+    )
     manifest = embedder.manifest
     check_files(embedder.folder, manifest, verify)
     embedder.max_length = max_length or manifest.max_tokens
@@ -346,11 +325,8 @@ class _Job:
             totals.problem = f"{totals.failed[0]}{more}"
         elif totals.rejected and (totals.vectors == 0 or totals.rejected > allowed):
             bad = first[0]
-            where = (
-                f"{bad['file']}, line {bad['line']}"
-                if bad["line"]
-                else f"{bad['file']}, row {bad['file_row']}"
-            )
+            line = f"line {bad['line']}" if bad["line"] else f"row {bad['file_row']}"
+            where = f"{bad['file']}, {line}"
             which = f"{totals.rejected:,} of {totals.rows:,} rows were rejected, more than --max-rejects {limit[1]}"
             totals.problem = (
                 f"{which if totals.vectors else 'all rows were rejected'}; the first is {where}: {bad['reason']} "

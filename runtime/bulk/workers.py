@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from runtime.batching import PARALLEL_BATCH_TOKENS
 from runtime.errors import JinaBertError
 
 from .embedding import Embedded, TextEmbedder, load
@@ -285,6 +286,7 @@ def serve() -> None:
     try:
         embedder.__dict__.update(pickle.load(source))
         threads, embedder.threads = embedder.threads or 1, 1
+        embedder.batch_tokens = PARALLEL_BATCH_TOKENS
         long.release(embedder.long_texts)
         for _ in range(threads):
             threading.Thread(target=work, daemon=True).start()
