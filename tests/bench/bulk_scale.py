@@ -103,7 +103,7 @@ print(time.perf_counter() - start)
 RAY = """
 import sys, time
 import ray
-ray.init(num_cpus=int(sys.argv[4]), include_dashboard=False, log_to_driver=False, logging_level="error")
+ray.init(num_cpus=int(sys.argv[4]) + 1, include_dashboard=False, log_to_driver=False, logging_level="error")
 ray.data.DataContext.get_current().enable_progress_bars = False
 class Embed:
     def __init__(self, folder):
