@@ -123,7 +123,7 @@ def test_engines(engine: str, pasted: Path, expected: np.ndarray) -> None:
 @pytest.mark.slow
 def test_ray_goes_on_where_its_driver_was_killed(pasted: Path, expected: np.ndarray) -> None:
     pytest.importorskip("ray.data", reason="needs ray", exc_type=ImportError)
-    small = "import ray\n\nray.data.DataContext.get_current().target_max_block_size = 1000\n"  # bytes
+    small = "import ray\n\nray.data.DataContext.get_current().target_max_block_size = 100_000\n"  # bytes
     code = small + section("Ray Data", 1).replace('format="pyarrow"', 'format="pyarrow", batch_size=50')
     output = pasted / "vectors-ray-resumed"
     for _ in range(2):
