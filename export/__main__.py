@@ -157,6 +157,8 @@ def _export(arguments: argparse.Namespace) -> int:
     # Telemetry would be sent from the first import of onnxruntime on; none of what is imported needs a network.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    # torch's threads that spin while they wait cost minutes where other work shares the CPU cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     started = time.monotonic()
 
     def progress(line: str) -> None:

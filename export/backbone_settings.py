@@ -25,6 +25,7 @@ TRANSFORMER_SETTINGS = (
     "sentence_xlm-roberta_config.json",
     "sentence_xlnet_config.json",
 )
+MOST_TOKENS = 1 << 20  # far beyond any model
 # Fields that hold arguments for loading, and those of their entries that change no vector beyond rounding.
 _ARGUMENTS = (
     "model_args",
@@ -93,11 +94,23 @@ def read_backbone_settings(backbone: Path) -> tuple[dict[str, Any], list[Path], 
         _note(notes, CONFIG, fields, standard | _KNOWN_CONFIG)
     tokenizer = backbone / "tokenizer_config.json"
     if tokenizer.exists():
-        _note(notes, tokenizer.name, read_json(tokenizer), _KNOWN_TOKENIZER)
+        fields = read_json(tokenizer)
+        _note(notes, tokenizer.name, fields, _KNOWN_TOKENIZER)
+        _note_tokenizer_class(notes, backbone, fields)
     path = next((backbone / name for name in TRANSFORMER_SETTINGS if (backbone / name).exists()), None)
     if path is None:
         return {}, [], notes
     return _read_transformer(path, notes), [path], notes
+
+
+def _note_tokenizer_class(notes: list[str], backbone: Path, fields: dict[str, Any]) -> None:
+    """Say where another class or code is named than the files are read as."""
+    if code := fields.get("auto_map"):
+        notes.append(f"tokenizer_config.json: code of its own is not run: auto_map {json.dumps(code)[:80]}")
+    kind = fields.get("tokenizer_class")
+    alone = (backbone / "vocab.txt").exists() and not (backbone / "tokenizer.json").exists()
+    if alone and kind is not None and "bert" not in str(kind).lower().replace("roberta", ""):
+        notes.append(f"tokenizer_config.json: tokenizer_class is {kind!r}, and vocab.txt is read as BERT's")
 
 
 def _read_transformer(path: Path, notes: list[str]) -> dict[str, Any]:
@@ -116,6 +129,11 @@ def _read_transformer(path: Path, notes: list[str]) -> dict[str, Any]:
             )
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 3):
         raise ExportError(f"{path}: max_seq_length is {limit!r}, expected a number of tokens of at least 3")
+    if limit is not None and limit > MOST_TOKENS:
+        notes.append(
+            f"{path.name}: max_seq_length {limit:,} is as good as none: the tokenizer's limit is taken"
+        )
+        limit = None
     lower_case = fields.get("do_lower_case", False)
     if not isinstance(lower_case, bool):
         raise ExportError(f"{path}: do_lower_case is {lower_case!r}, expected true or false")

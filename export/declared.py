@@ -209,9 +209,10 @@ class _Reader(Reader):
         fields = self.json(path)
         stated = fields.get("pooling_mode")
         if stated is None:
-            flags = {
-                name: value for name, value in fields.items() if name.startswith("pooling_mode_") and value
-            }
+            flags = {name: value for name, value in fields.items() if name.startswith("pooling_mode_")}
+            if strange := [name for name, value in flags.items() if value not in (True, False, None)]:
+                raise ExportError(f"{path}: {strange[0]} is {flags[strange[0]]!r}, expected true or false")
+            flags = {name: value for name, value in flags.items() if value}
             if others := sorted(flags.keys() - POOLING_FIELDS.keys()):
                 raise ExportError(
                     f"{path}: {listing(others)} is not implemented; {', '.join(POOLING_FIELDS)} are"

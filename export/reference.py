@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["reference_vector", "torch_states"]
 
-ATTENTION_ROWS = 256  # of attention that torch computes at a time
+# Of attention that torch computes at a time: 8192 x 8192 scores a head would take gigabytes.
+ATTENTION_ROWS = 256
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "identity": nn.Identity,

@@ -28,6 +28,8 @@ from runtime.tokenization.loading import load_tokenizer
 
 __all__ = ["remake", "with_int8"]
 
+BLOCKWISE_TOKENS = 2048  # a length that runs blockwise
+
 
 def remake(settings: ExportSettings, corpus: Sequence[str], progress: Progress) -> dict[str, object]:
     """Build the graph of a model folder again.
@@ -66,8 +68,10 @@ def remake(settings: ExportSettings, corpus: Sequence[str], progress: Progress) 
         (fp32, *_) = folder.save_model(graph.build(encoder, precision="fp32"), plain)
         progress("comparing fp32 with torch")
         stream = [token for text in tokens[::-1] for token in text]
-        longest = max(map(len, tokens))
-        figures = verify.verify_fp32(model, fp32, stream, longest=longest, threads=threads, progress=progress)
+        # Longer texts are compared with the folder's own vectors below.
+        figures = verify.verify_fp32(
+            model, fp32, stream, longest=BLOCKWISE_TOKENS, threads=threads, progress=progress
+        )
         pooled = len(document["pooling"]["modes"]) * document["hidden_size"]
         modules = load_arrays(str(source), parse(document["modules"], pooled, MAX_DIMENSION))
         with verify.pooled_as(document["pooling"]["modes"], modules):

@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from export.errors import ExportError
-from export.verify import ATTENTION_ROWS, FP32_LENGTHS, Figures, Progress, batches_by_length, open_session
+from export.reference import ATTENTION_ROWS
+from export.verify import FP32_LENGTHS, Figures, Progress, batches_by_length, open_session
 from runtime.modules import Module, apply
 
 if TYPE_CHECKING:

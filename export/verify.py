@@ -37,8 +37,6 @@ FP32_LENGTHS = (1, 2, 3, 8, 100, 513, 2048, 8192)  # tokens
 FP32_BATCHES = ((1, 2, 3, 8), (100, 1, 513, 8, 2), (3, 2048, 100), (2048, 1, 513))
 FP32_TOLERANCE = 1e-5  # largest difference of a component of the unit vector
 INT8_WORST_COSINE = 0.99
-# Rows of attention that torch computes at a time: 8192 x 8192 scores a head would take gigabytes.
-ATTENTION_ROWS = 256
 PADDED_TOKENS = 2048  # of a batch
 ALONE_TEXTS = 32  # texts whose vector in a batch is compared with their vector alone
 ALONE_LONGEST = 512  # tokens of the longest of them
@@ -137,16 +135,9 @@ def torch_mean(model: EncoderModel, ids: Sequence[int]) -> NDArray[np.float64]:
     :return: mean of the last hidden states, float64 [D]; attention in row blocks.
     :raises ExportError: a value is not finite.
     """
-    import torch
+    from export.reference import torch_states
 
-    before, model.block_rows = model.block_rows, ATTENTION_ROWS
-    try:
-        with torch.inference_mode():
-            tokens = torch.tensor([list(ids)], dtype=torch.int64)
-            output = model(input_ids=tokens, attention_mask=torch.ones_like(tokens), return_dict=True)
-    finally:
-        model.block_rows = before
-    return _mean(output.last_hidden_state[0].numpy(), "the torch model")
+    return _mean(torch_states(model, ids).numpy(), "the torch model")
 
 
 def verify_fp32(

@@ -3,12 +3,11 @@
 The milliseconds are those of one processor (AMD Zen 5 with AVX-512 VNNI), not of the one that exports: a model folder
 runs anywhere, and the same checkpoint shall give the same folder, whatever else the machine does meanwhile.
 
-    python -m export.quantization.cost      measures them on this machine
+    python -m tests.bench.int8 --costs      measures them on this machine
 """
 
 from __future__ import annotations
 
-import sys
 import time
 
 import numpy as np
@@ -56,7 +55,12 @@ def costs(encoder: Encoder) -> dict[tuple[str, str], Cost]:
 
 
 def measured(form: str, threads: int) -> float:
-    """Milliseconds of a form for a million weights and ROWS tokens, on this machine: the median over SHAPES."""
+    """Measure the milliseconds of a form for a million weights and ROWS tokens: the median over SHAPES.
+
+    :param form: of FORMS.
+    :param threads: of one operator.
+    :return: milliseconds on this machine.
+    """
     return float(np.median([_milliseconds(shape, form, threads) / np.prod(shape) * 1e6 for shape in SHAPES]))
 
 
@@ -79,14 +83,3 @@ def _milliseconds(shape: tuple[int, int], form: str, threads: int) -> float:
         session.run(None, feed)
         times.append(time.perf_counter() - started)
     return min(times) * 1e3
-
-
-def main() -> int:
-    """Run the command line."""
-    for form in FORMS:
-        sys.stdout.write(f"{form}: {measured(form, threads=2):.3f} ms\n")
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -89,7 +89,7 @@ def _torch(settings: Settings, stack: ExitStack) -> System:
     import torch
 
     from export import checkpoint
-    from export.verify import ATTENTION_ROWS
+    from export.reference import ATTENTION_ROWS
 
     torch.set_num_threads(settings.threads)
     model = checkpoint.load_model(settings.artifacts.checkpoint)

@@ -267,6 +267,11 @@ def test_prompts_and_lengths(checkpoint: Path) -> None:
         ("sentence_bert_config.json", {"transformer_task": "fill-mask"}, "fill-mask"),
         ("1_Pooling/config.json", {"word_embedding_dimension": 32}, "32"),
         ("1_Pooling/config.json", {"include_prompt": None}, "include_prompt"),
+        (
+            "1_Pooling/config.json",
+            {"pooling_mode_mean_tokens": "false"},
+            "pooling_mode_mean_tokens is 'false'",
+        ),
         ("modules.json", {}, "modules.json"),
         ("modules.json", [{}], "type"),
         (
@@ -305,7 +310,33 @@ def test_unknown_fields_of_config_and_tokenizer_are_noted_too(checkpoint: Path) 
     )
 
 
-@pytest.mark.parametrize("field", ["is_decoder", "quantization_config"])
+@pytest.mark.parametrize(
+    ("fields", "note"),
+    [
+        ({"auto_map": {"AutoTokenizer": ["x--y.T", None]}}, "code of its own is not run"),
+        ({"tokenizer_class": "T5Tokenizer"}, "'T5Tokenizer', and vocab.txt is read as BERT's"),
+        ({"tokenizer_class": "RobertaTokenizer"}, "'RobertaTokenizer', and vocab.txt is read as BERT's"),
+        ({"tokenizer_class": "DistilBertTokenizer"}, None),
+    ],
+)
+def test_tokenizers_of_another_class_or_code_are_noted(
+    checkpoint: Path, fields: dict[str, Any], note: str | None
+) -> None:
+    path = checkpoint / "tokenizer_config.json"
+    write_json(path, json.loads(path.read_text(encoding="utf-8")) | fields)
+    notes = read_declared(checkpoint).notes
+    assert notes == () if note is None else note in notes[0]
+
+
+def test_a_maximum_length_beyond_reason_is_none(checkpoint: Path) -> None:
+    save_sentence_transformer(checkpoint, pooled({}))
+    write_json(checkpoint / "sentence_bert_config.json", {"max_seq_length": 10**9})
+    stated = read_declared(checkpoint)
+    assert stated.max_tokens is None
+    assert "1,000,000,000 is as good as none" in stated.notes[0]
+
+
+@pytest.mark.parametrize("field", ["is_decoder", "quantization_config", "transformers_weights"])
 def test_fields_that_change_vectors_are_refused(checkpoint: Path, field: str) -> None:
     fields = json.loads((checkpoint / "config.json").read_text(encoding="utf-8")) | {field: {"bits": 4}}
     write_json(checkpoint / "config.json", fields)
