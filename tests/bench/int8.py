@@ -69,13 +69,16 @@ def tokens() -> list[list[int]]:
 
 def row(name: str, made: Quantized) -> str:
     """One row of the table."""
-    steps = [f"{step['worst']:.4f}" for step in made.steps]
+    worst = {step["step"]: f"{step['worst']:.4f}" for step in made.steps}
+    rounded = worst.get("int8, smoothed and rounded with compensation", "–")
+    tries = {name: name.split() for name in worst if name.endswith(" repairs")}
+    left = len(made.remaining)
+    done = [name for name, words in tries.items() if int(words[0]) + left == int(words[2])]
+    repaired = worst[done[0]] if done else "–"
     moves = sum(form != "int8" for form in made.forms.values())
     count = Counter(made.forms.values())
-    rounded = steps[1] if made.repaired else "–"
-    repaired = max(steps[2:], default="–") if moves else "–"
     forms = f"{count['int8']} / {count['wide']} / {count['fp32']}"
-    return f"| {name} | {steps[0]} | {rounded} | {repaired} | {moves} | {forms} |"
+    return f"| {name} | {next(iter(worst.values()))} | {rounded} | {repaired} | {moves} | {forms} |"
 
 
 def main() -> int:
