@@ -177,6 +177,7 @@ class Artifacts:
         from runtime.tokenization.wordpiece import WordPiece
 
         source, target = self.plain() / "model.onnx", folder / "model.xml"
+        assert kind in ("static", "dynamic")
         if kind == "dynamic":
             _convert("openvino", "openvino-dynamic", source, target)
             return

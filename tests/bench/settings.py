@@ -61,9 +61,10 @@ class Settings:
             case "torch":
                 given = {"checkpoint": str(artifacts.checkpoint), "vocabulary": vocabulary}
             case "openvino":
-                of = precision.split()[0] if precision else ""
+                of = precision.removesuffix(" int8")  # "default" is the fp32 graph
                 model = self._made(
-                    peer, lambda: artifacts.openvino(of) if of else artifacts.plain() / "model.onnx"
+                    peer,
+                    lambda: artifacts.plain() / "model.onnx" if of == "default" else artifacts.openvino(of),
                 )
                 given = {"model": model, "vocabulary": vocabulary}
             case "llama.cpp":

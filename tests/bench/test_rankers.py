@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from runtime import Embedder
 from runtime.reranker import Reranker
-from tests.bench import convert, harness, throughput
+from tests.bench import convert, harness, settings, throughput
 from tests.bench.corpora import save
 from tests.bench.rankers import RANKERS
 from tests.tiny import make_cross_encoder
@@ -67,3 +69,28 @@ def test_a_machine_is_described_with_every_table() -> None:
 )
 def test_weights_have_the_names_that_llama_cpp_reads(name: str, expected: str) -> None:
     assert convert._gguf_name(name) == expected
+
+
+@pytest.mark.parametrize(
+    ("peer", "file"),
+    [
+        ("openvino default", "plain/model.onnx"),
+        ("openvino static int8", "static/model.xml"),
+        ("openvino dynamic int8", "dynamic/model.xml"),
+        ("llama.cpp Q8_0", "q8_0/model.gguf"),
+    ],
+)
+def test_each_peer_gets_the_form_that_its_name_says(
+    peer: str, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[dict[str, str]] = []
+    monkeypatch.setattr(settings, "python_of", lambda environment: environment)
+    monkeypatch.setattr(settings, "Worker", lambda name, python, kind, options: started.append(options))
+    artifacts: Any = SimpleNamespace(
+        model=tmp_path,
+        plain=lambda: Path("plain"),
+        openvino=lambda kind: f"{kind}/model.xml",
+        gguf=lambda precision: f"{precision}/model.gguf",
+    )
+    settings.Settings(artifacts=artifacts, threads=1, rounds=1, folder=tmp_path).start(peer)
+    assert started[0]["model"] == file
