@@ -10,7 +10,7 @@ bfloat16 is off by 2^-8 at most, so the factor keeps all values in range. It cos
 the last bit of an activation, which differs between processors, all but never reaches a scale and through it all
 values of the row.
 
-Where tokens are alike, one scale found at export (export.quantization.steps) serves all rows: it has no say of other
+Where tokens are alike, one scale found at export (export.quantization.static) serves all rows: it has no say of other
 rows either, and neither the largest value of a row has to be found nor its scale to be multiplied in:
 
     q_ij = round(x_ij / step) + 128, cut to 0 ... 255        y_ik = step * scale_k * sum_j (q_ij - 128) * w_jk + bias_k
