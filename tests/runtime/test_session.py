@@ -258,7 +258,7 @@ def test_weights_are_packed_from_the_second_run_on_and_no_bit_changes(
 def test_a_text_in_blocks_has_packed_weights_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = Opened(monkeypatch)
     with Embedder() as embedder:
-        embedder.encode("a b c d " * 250)
+        embedder.encode("a b c d " * 260)
     assert opened.packed == [False, True]
 
 
