@@ -56,9 +56,9 @@ from runtime import Embedder
 import runtime.session
 mark("runtime")
 opened = runtime.session.Session._open
-def open_session(self, *rest):
+def open_session(self, *rest, **named):
     mark("files, vocabulary")
-    handle = opened(self, *rest)
+    handle = opened(self, *rest, **named)
     mark("session")
     return handle
 runtime.session.Session._open = open_session
