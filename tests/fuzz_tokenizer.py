@@ -30,20 +30,6 @@ from tests.tokenizer_kinds import Pair
 BATCH = 1000
 SHOWN = 20  # texts that differ
 PROGRESS_SECONDS = 10
-ADDED = (
-    "TICKET-ID",
-    "jina sun",
-    "Zürich",
-    "é",
-    "##ab",
-    "<e1>",
-    "naïve café",
-    " lead",
-    "trail ",
-    "中文",
-    "ab",
-    "A.B",
-)
 
 
 def pairs(folder: Path) -> Iterator[tuple[str, Callable[[], Pair]]]:
@@ -75,7 +61,7 @@ def _wordpiece_added(path: Path, lower_case: bool) -> Pair:
 
     plain, judge = _wordpiece(path, lower_case)
     flags = ("single_word", "lstrip", "rstrip", "normalized")
-    for number, content in enumerate(ADDED):
+    for number, content in enumerate(wordpiece.ADDED):
         mix = {flag: bool(number * 5 >> bit & 1) for bit, flag in enumerate(flags)}
         judge.add_tokens([Added(content, **mix, special=number % 5 == 0)])
     added = [AddedToken(**entry) for entry in wordpiece.description(judge)["added_tokens"]]

@@ -24,6 +24,20 @@ if TYPE_CHECKING:
     Judge: TypeAlias = tokenizers.Tokenizer | BertWordPieceTokenizer
 
 SPECIAL = ("[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]")
+ADDED = (  # tokens that people add, and what is hard about them
+    "TICKET-ID",
+    "jina sun",
+    "Zürich",
+    "é",
+    "##ab",
+    "<e1>",
+    "naïve café",
+    " lead",
+    "trail ",
+    "中文",
+    "ab",
+    "A.B",
+)
 UNICODE = SHARED / "data" / "unicode"
 
 Encoded = tuple[list[int], list[tuple[int, int]]]

@@ -18,21 +18,8 @@ from runtime.tokenization.added_tokens import AddedToken, write_added_tokens
 from runtime.tokenization.wordpiece import WordPiece
 from runtime.tokenization.wordpiece_added import WordPieceAdded
 from tests.tiny import VOCABULARY, make_model, write_manifest
+from tests.wordpiece import ADDED
 
-WORDS = [
-    "TICKET-ID",
-    "jina sun",
-    "Zürich",
-    "é",
-    "##ab",
-    "<e1>",
-    "naïve café",
-    " lead",
-    "trail ",
-    "中文",
-    "ab",
-    "A.B",
-]
 ALPHABET = "abTICKET-IDjinasunZüÜrhéE\u0301<>1#., \t\n\u00a0中文字ßİΣς\u200b\x0b[]CLS"
 
 
@@ -46,7 +33,7 @@ def pair(seed: int, lower_case: bool) -> tuple[Any, WordPieceAdded]:
     judge.add_tokens(
         [
             Added(word, **{flag: chance.random() < 0.4 for flag in flags}, special=False)
-            for word in chance.sample(WORDS, chance.randint(1, 8))
+            for word in chance.sample(ADDED, chance.randint(1, 8))
         ]
     )
     added = [AddedToken(**entry) for entry in json.loads(judge.to_str())["added_tokens"]]
@@ -56,7 +43,7 @@ def pair(seed: int, lower_case: bool) -> tuple[Any, WordPieceAdded]:
 @given(
     seed=st.integers(0, 200),
     lower_case=st.booleans(),
-    parts=st.lists(st.one_of(st.sampled_from(WORDS), st.text(ALPHABET, max_size=6)), max_size=8),
+    parts=st.lists(st.one_of(st.sampled_from(ADDED), st.text(ALPHABET, max_size=6)), max_size=8),
 )
 @settings(max_examples=300, deadline=None)
 def test_ids_and_offsets_are_those_of_tokenizers(seed: int, lower_case: bool, parts: list[str]) -> None:
