@@ -91,7 +91,6 @@ def test_a_vector_that_is_not_finite_is_named(tmp_path: Path, monkeypatch: pytes
         assert np.isfinite(embedder.encode(TEXTS, batch_tokens=64)).all()
 
 
-@pytest.mark.filterwarnings("ignore:lance is not fork-safe")  # it warns wherever another test has imported it
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="os.fork is missing here")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_encodes_in_parallel_too(several: Embedder) -> None:

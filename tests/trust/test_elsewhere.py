@@ -79,10 +79,16 @@ assert bulk.main(arguments) == 0
 """
 SERVE = """
 import threading
-from runtime.serve import __main__ as serve, queue
+from runtime.serve import __main__ as serve
+from runtime.serve.cores import Cores
 
 serve._raise_open_files()
-queue._yield_to_others(5)
+cores = Cores()
+with cores.opening():
+    pass
+cores.leave_one()
+cores.take_all()
+assert cores.remaining() is not None
 """
 
 
